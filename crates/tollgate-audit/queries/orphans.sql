@@ -1,0 +1,13 @@
+-- Completes attempts whose end nobody saw with their estimates.
+UPDATE attempts a SET
+    state = 'orphaned',
+    input_tokens = o.input_tokens,
+    cached_input_tokens = 0,
+    output_tokens = o.output_tokens,
+    reasoning_tokens = 0,
+    usage_source = 'estimated',
+    price_id = o.price_id,
+    cost_usd = o.cost_usd
+FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::numeric[])
+    AS o (attempt_id, input_tokens, output_tokens, price_id, cost_usd)
+WHERE a.attempt_id = o.attempt_id

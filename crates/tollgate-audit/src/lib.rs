@@ -1,0 +1,33 @@
+//! Audit: the ledger of every call, what it cost, and the reports. The only crate that speaks SQL.
+//!
+//! [`Service`] reads the ledger stream and writes each event to Postgres before it acknowledges it, gives up on attempts
+//! that nobody settles, and answers cost reports over gRPC. [`Store`] is the ledger itself; writing an event twice, or
+//! late, or before the one it follows, ends in the same rows.
+
+mod error;
+mod orphan;
+mod price;
+mod render;
+mod report;
+mod rows;
+mod store;
+
+use sqlx::{Connection, PgConnection, migrate::Migrator};
+
+pub use error::Error;
+pub use orphan::ASSUMED_OUTPUT_TOKENS;
+pub use price::{Price, cost};
+pub use render::{Format, render};
+pub use report::{CostRow, GroupBy};
+pub use store::{Recorded, Store};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// Brings the database's tables, views and shipped prices up to date. Several processes may do so at once: they queue on
+/// a lock in the database.
+pub async fn migrate(database_url: &str) -> Result<(), Error> {
+    let mut connection = PgConnection::connect(database_url).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Attempts whose end nobody saw: completed with an estimate, flagged, never forgotten.
+//!
+//! The estimate is the prompt's estimated tokens, none of them cached, and for the answer the client's own limit or
+//! [`ASSUMED_OUTPUT_TOKENS`], whichever is less. It errs on the low side for a long answer; a settlement that arrives
+//! after all becomes a correction.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rust_decimal::Decimal;
+use tollgate_types::{Millis, Usage, UsageSource};
+use uuid::Uuid;
+
+use crate::{Error, Store, price::PriceList, rows::bigint};
+
+/// Length of an answer that nobody saw, in tokens, unless the client allowed less.
+pub const ASSUMED_OUTPUT_TOKENS: u64 = 256;
+
+/// Attempts completed in one transaction.
+const BATCH: i64 = 500;
+
+impl Store {
+    /// Completes the open attempts whose deadline, or whose abandonment by their owner, is more than `grace` before
+    /// `now`, with estimates. Returns how many they were.
+    pub async fn orphan(&self, now: Millis, grace: Duration) -> Result<u64, Error> {
+        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let overdue_before = Millis(now.0.saturating_sub(grace));
+        let mut total = 0;
+        loop {
+            let found = self.orphan_some(overdue_before).await?;
+            total += found;
+            if found < BATCH.unsigned_abs() {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn orphan_some(&self, overdue_before: Millis) -> Result<u64, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let overdue = sqlx::query_file!("queries/overdue.sql", overdue_before.to_datetime(), BATCH)
+            .fetch_all(&mut *transaction)
+            .await?;
+        if overdue.is_empty() {
+            return Ok(0);
+        }
+        let providers: BTreeSet<&str> = overdue.iter().map(|row| row.provider.as_str()).collect();
+        let prices = PriceList::load(&mut transaction, providers).await?;
+        let (mut ids, mut inputs, mut outputs) = (Vec::<Uuid>::new(), Vec::<i64>::new(), Vec::<i64>::new());
+        let (mut price_ids, mut costs) = (Vec::<Option<i64>>::new(), Vec::<Option<Decimal>>::new());
+        for row in &overdue {
+            let usage = estimate(row.estimated_input_tokens, row.max_output_tokens);
+            let models = [row.provider_model.as_str()];
+            let charge = prices.charge(&row.provider, &models, row.started_at, &usage, UsageSource::Estimated);
+            ids.push(row.attempt_id);
+            inputs.push(bigint(usage.input_tokens));
+            outputs.push(bigint(usage.output_tokens));
+            price_ids.push(charge.price_id);
+            costs.push(charge.cost.map(|cost| cost.amount()));
+        }
+        let done = sqlx::query_file!(
+            "queries/orphans.sql",
+            &ids,
+            &inputs,
+            &outputs,
+            &price_ids as &[Option<i64>],
+            &costs as &[Option<Decimal>],
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn estimate(estimated_input_tokens: i64, max_output_tokens: Option<i64>) -> Usage {
+    let limit = max_output_tokens.map_or(ASSUMED_OUTPUT_TOKENS, i64::unsigned_abs);
+    Usage {
+        input_tokens: estimated_input_tokens.unsigned_abs(),
+        output_tokens: limit.min(ASSUMED_OUTPUT_TOKENS),
+        ..Usage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_estimated_short() {
+        assert_eq!(estimate(40, None), Usage { input_tokens: 40, output_tokens: 256, ..Usage::default() });
+        assert_eq!(estimate(0, Some(16)), Usage { output_tokens: 16, ..Usage::default() });
+        assert_eq!(estimate(0, Some(100_000)).output_tokens, 256);
+    }
+}

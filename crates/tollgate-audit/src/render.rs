@@ -1,0 +1,170 @@
+//! A cost report as text: a table for people, CSV for spreadsheets, JSON for programs.
+//!
+//! Names come from configuration and from clients. A table shows no control characters, and a spreadsheet must not take
+//! a name for a formula.
+
+use serde_json::{Map, Value};
+
+use crate::{CostRow, GroupBy};
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns and a line of totals.
+    Table,
+    /// RFC 4180 with a header line, and an apostrophe before a name that a spreadsheet would take for a formula.
+    Csv,
+    /// An array of objects; the cost is a string, as an exact decimal.
+    Json,
+}
+
+const COLUMNS: [&str; 6] =
+    ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced_calls", "orphaned_calls"];
+
+/// The report as text, with a newline at its end.
+#[must_use]
+pub fn render(rows: &[CostRow], by: GroupBy, format: Format) -> String {
+    match format {
+        Format::Table => table(rows, by),
+        Format::Csv => csv(rows, by),
+        Format::Json => json(rows, by),
+    }
+}
+
+fn json(rows: &[CostRow], by: GroupBy) -> String {
+    let object = |row: &CostRow| {
+        let group = (by.as_str().to_owned(), Value::from(row.group.as_str()));
+        let numbers: [Value; 6] = [
+            row.calls.into(),
+            row.input_tokens.into(),
+            row.output_tokens.into(),
+            row.cost_usd.to_string().into(),
+            row.unpriced_calls.into(),
+            row.orphaned_calls.into(),
+        ];
+        let columns = COLUMNS.map(str::to_owned).into_iter().zip(numbers);
+        Value::Object(Map::from_iter(std::iter::once(group).chain(columns)))
+    };
+    format!("{:#}\n", Value::from_iter(rows.iter().map(object)))
+}
+
+fn csv(rows: &[CostRow], by: GroupBy) -> String {
+    let mut text = format!("{},{}\n", by.as_str(), COLUMNS.join(","));
+    for row in rows {
+        text.push_str(&csv_name(&row.group));
+        for cell in numbers(row) {
+            text.push(',');
+            text.push_str(&cell);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn csv_name(name: &str) -> String {
+    let guarded =
+        if name.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{name}") } else { name.to_owned() };
+    if guarded.contains([',', '"', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+}
+
+fn table(rows: &[CostRow], by: GroupBy) -> String {
+    let mut lines = vec![line(by.as_str().to_owned(), COLUMNS.map(str::to_owned))];
+    lines.extend(rows.iter().map(|row| line(printable(&row.group), numbers(row))));
+    // A call counts once for each of its labels, so that the sum over labels is a number of nothing.
+    if by != GroupBy::Tag {
+        lines.push(line("total".to_owned(), numbers(&total(rows))));
+    }
+    let mut widths = [0; 7];
+    for cells in &lines {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for [name, numbers @ ..] in lines {
+        text.push_str(&format!("{name:<0$}", widths[0]));
+        for (cell, width) in numbers.iter().zip(&widths[1..]) {
+            text.push_str(&format!("  {cell:>width$}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn line(name: String, numbers: [String; 6]) -> [String; 7] {
+    let [a, b, c, d, e, f] = numbers;
+    [name, a, b, c, d, e, f]
+}
+
+fn numbers(row: &CostRow) -> [String; 6] {
+    [
+        row.calls.to_string(),
+        row.input_tokens.to_string(),
+        row.output_tokens.to_string(),
+        row.cost_usd.to_string(),
+        row.unpriced_calls.to_string(),
+        row.orphaned_calls.to_string(),
+    ]
+}
+
+fn total(rows: &[CostRow]) -> CostRow {
+    let sum = |count: fn(&CostRow) -> u64| rows.iter().map(count).fold(0, u64::saturating_add);
+    CostRow {
+        group: String::new(),
+        calls: sum(|row| row.calls),
+        input_tokens: sum(|row| row.input_tokens),
+        output_tokens: sum(|row| row.output_tokens),
+        cost_usd: rows.iter().map(|row| row.cost_usd).sum(),
+        unpriced_calls: sum(|row| row.unpriced_calls),
+        orphaned_calls: sum(|row| row.orphaned_calls),
+    }
+}
+
+fn printable(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<CostRow> {
+        let row = |group: &str, calls, input_tokens, output_tokens, cost: &str, unpriced_calls, orphaned_calls| CostRow {
+            group: group.to_owned(),
+            calls,
+            input_tokens,
+            output_tokens,
+            cost_usd: cost.parse().unwrap(),
+            unpriced_calls,
+            orphaned_calls,
+        };
+        vec![
+            row("=cmd()|' /C calc'!A0", 1, 0, 0, "0", 1, 0),
+            row("gpt-4o-mini", 1200, 1_234_567, 89_012, "0.23859225", 0, 3),
+            row("say \"hi\", all\u{1b}[2J", 2, 10, 20, "12.5", 0, 0),
+        ]
+    }
+
+    #[test]
+    fn table_lines_up() {
+        insta::assert_snapshot!(render(&rows(), GroupBy::Model, Format::Table), @"");
+    }
+
+    #[test]
+    fn labels_have_no_total() {
+        let text = render(&rows()[1..2], GroupBy::Tag, Format::Table);
+        assert_eq!(text.lines().count(), 2);
+        assert!(!text.contains("total"));
+    }
+
+    #[test]
+    fn csv_quotes_and_guards() {
+        insta::assert_snapshot!(render(&rows(), GroupBy::Key, Format::Csv), @"");
+    }
+
+    #[test]
+    fn json_is_exact_and_in_order() {
+        insta::assert_snapshot!(render(&rows()[1..2], GroupBy::Provider, Format::Json), @"");
+        assert_eq!(render(&[], GroupBy::Day, Format::Json), "[]\n");
+    }
+}

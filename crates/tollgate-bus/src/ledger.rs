@@ -1,0 +1,180 @@
+//! The ledger stream: workers and ingress write events to it, audit reads them.
+//!
+//! Events are JSON, so that an operator can read them with any NATS client and other consumers can follow the stream.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        consumer::{Consumer, pull},
+        context::PublishErrorKind,
+        message::PublishMessage,
+    },
+};
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use tollgate_types::ledger::LedgerEvent;
+
+use crate::{Error, subject};
+
+/// Writes events. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    jetstream: jetstream::Context,
+}
+
+impl Ledger {
+    pub(crate) const fn new(jetstream: jetstream::Context) -> Self {
+        Self { jetstream }
+    }
+
+    /// Writes an event and waits until the stream has stored it.
+    ///
+    /// `started` is a compare-and-set: the stream takes the first for an attempt id and refuses any other with
+    /// [`Error::AlreadyStarted`], however much later it comes. A repeat of the same message within the duplicate window is
+    /// a success, which makes a retry after a lost acknowledgement safe.
+    pub async fn publish(&self, event: &LedgerEvent) -> Result<(), Error> {
+        let about = event.about();
+        let subject = format!("{}.{}.{about}", subject::LEDGER, event.kind());
+        let failed = |source: async_nats::Error| Error::Publish {
+            subject: subject.clone(),
+            source,
+        };
+        let mut headers = HeaderMap::new();
+        tollgate_telemetry::carry_nats(&mut headers);
+        let payload = serde_json::to_vec(event).map_err(|error| failed(error.into()))?;
+        let mut message = PublishMessage::build()
+            .headers(headers)
+            .message_id(format!("{}:{about}", event.kind()))
+            .payload(payload.into());
+        if matches!(event, LedgerEvent::Started(_)) {
+            message = message.expected_last_subject_sequence(0);
+        }
+        let stored = self
+            .jetstream
+            .send_publish(subject.clone(), message)
+            .await
+            .map_err(|error| failed(error.into()))?
+            .await;
+        match stored {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(Error::AlreadyStarted),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// The same, repeated until the stream has stored it or `give_up` has passed.
+    pub async fn publish_until(&self, event: &LedgerEvent, give_up: Duration) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + give_up;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.publish(event).await {
+                Err(error @ Error::Publish { .. }) if tokio::time::Instant::now() + pause < deadline => {
+                    tracing::warn!(error = %error_chain(&error), kind = event.kind(), "a ledger event waits for the stream");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads events, in the stream's order, each until it is acknowledged.
+pub struct LedgerConsumer {
+    consumer: Consumer<pull::Config>,
+}
+
+/// An event as the stream delivered it.
+pub struct LedgerDelivery {
+    /// Its place in the stream.
+    pub sequence: u64,
+    pub subject: String,
+    pub event: Result<LedgerEvent, Garbage>,
+    message: jetstream::Message,
+}
+
+/// A message on a ledger subject that is no event. Its content is not kept: it may be anything.
+#[derive(Debug, Clone)]
+pub struct Garbage {
+    /// Size in bytes.
+    pub size: usize,
+    pub sha256: [u8; 32],
+    pub reason: String,
+}
+
+impl LedgerConsumer {
+    pub(crate) async fn open(jetstream: &jetstream::Context) -> Result<Self, Error> {
+        let consumer = jetstream
+            .get_consumer_from_stream(subject::LEDGER_CONSUMER, subject::LEDGER_STREAM)
+            .await
+            .map_err(|error| Error::Ledger(error.into()))?;
+        Ok(Self { consumer })
+    }
+
+    /// Up to `max` events; fewer, or none, when `wait` has passed.
+    pub async fn fetch(&mut self, max: usize, wait: Duration) -> Result<Vec<LedgerDelivery>, Error> {
+        let first = self.consumer.batch().max_messages(1).expires(wait).messages().await;
+        let mut found = collect(first.map_err(|error| Error::Ledger(error.into()))?).await?;
+        if !found.is_empty() && max > 1 {
+            // The first came; take what else is there without waiting for more.
+            let rest = self.consumer.fetch().max_messages(max - 1).messages().await;
+            found.extend(collect(rest.map_err(|error| Error::Ledger(error.into()))?).await?);
+        }
+        Ok(found)
+    }
+}
+
+async fn collect(mut messages: pull::Batch) -> Result<Vec<LedgerDelivery>, Error> {
+    let mut found = Vec::new();
+    while let Some(message) = messages.next().await {
+        found.push(LedgerDelivery::read(message.map_err(Error::Ledger)?)?);
+    }
+    Ok(found)
+}
+
+impl LedgerDelivery {
+    fn read(message: jetstream::Message) -> Result<Self, Error> {
+        let sequence = message.info().map_err(Error::Ledger)?.stream_sequence;
+        let subject = message.subject.to_string();
+        let event = serde_json::from_slice::<LedgerEvent>(&message.payload)
+            .map_err(|error| format!("not an event: {:?} at column {}", error.classify(), error.column()))
+            .and_then(|event| {
+                let expected = format!("{}.{}.{}", subject::LEDGER, event.kind(), event.about());
+                if expected == subject {
+                    Ok(event)
+                } else {
+                    Err("the event belongs on another subject".to_owned())
+                }
+            })
+            .map_err(|reason| Garbage {
+                size: message.payload.len(),
+                sha256: Sha256::digest(&message.payload).into(),
+                reason,
+            });
+        Ok(Self {
+            sequence,
+            subject,
+            event,
+            message,
+        })
+    }
+
+    /// Tells the stream that the event's effect is durable.
+    pub async fn ack(self) -> Result<(), Error> {
+        self.message.ack().await.map_err(Error::Ledger)
+    }
+}

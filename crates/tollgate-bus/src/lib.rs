@@ -1,0 +1,56 @@
+//! How Tollgate's services reach one another: the queue down, the delivery back, the ledger stream and the payload store.
+//!
+//! A stage is a function from an [`Envelope`](tollgate_types::Envelope) to an [`Outcome`]; the [`Runner`] reads the queue
+//! for it and carries the outcome out. When the next stage runs in the same process it is called directly.
+
+mod connection;
+mod courier;
+pub mod delivery;
+pub mod ledger;
+mod payload;
+mod runner;
+mod serve;
+pub mod subject;
+
+pub use connection::Bus;
+pub use courier::Courier;
+pub use ledger::Ledger;
+pub use payload::Payloads;
+pub use runner::{Outcome, Runner, Stage};
+pub use serve::{advertised, serve_delivery};
+pub use subject::Hop;
+
+/// What can go wrong between services.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot connect to NATS at {url}")]
+    Connect {
+        url: String,
+        source: async_nats::ConnectError,
+    },
+    #[error("NATS server {found} is too old; Tollgate needs {needed} or newer")]
+    TooOld { found: String, needed: &'static str },
+    #[error("cannot set up {what}")]
+    SetUp {
+        what: &'static str,
+        source: async_nats::Error,
+    },
+    #[error("cannot subscribe to {subject}")]
+    Subscribe { subject: String, source: async_nats::Error },
+    #[error("subscription to {0} was not confirmed by a round trip")]
+    Unconfirmed(String),
+    #[error("cannot publish to {subject}")]
+    Publish { subject: String, source: async_nats::Error },
+    #[error("this attempt has started already")]
+    AlreadyStarted,
+    #[error("cannot read the ledger stream")]
+    Ledger(#[source] async_nats::Error),
+    #[error("the payload store failed")]
+    PayloadStore(#[source] async_nats::Error),
+    #[error("the payload is not in the store any more")]
+    PayloadGone,
+    #[error("the delivery listener failed")]
+    Delivery(#[from] tonic::transport::Error),
+    #[error("the queue closed the subscription to {0}")]
+    Closed(String),
+}

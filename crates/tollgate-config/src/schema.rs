@@ -1,0 +1,227 @@
+//! What `tollgate.yaml` says, once it has been read and found free of mistakes.
+//!
+//! Each role reads only the section it needs. Values here are typed and checked: a name is a valid name, a URL is a URL,
+//! a reference between sections points to something that exists.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+use crate::SecretRef;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub bus: Bus,
+    pub ingress: Ingress,
+    pub keys: Vec<Key>,
+    pub models: Vec<Model>,
+    pub providers: Vec<Provider>,
+    pub guardrail: Guardrail,
+    pub router: Router,
+    pub worker: Worker,
+    pub audit: Audit,
+    pub telemetry: Telemetry,
+}
+
+/// `bus`: how to reach NATS. Overridden by `NATS_URL`.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    /// `nats://host:port`, several separated by commas.
+    pub url: String,
+    /// Largest payload, in bytes, that travels inside a message; larger ones go through the object store.
+    pub inline_limit: usize,
+    /// Copies that JetStream keeps of each stream.
+    pub replicas: usize,
+    /// How long the ledger stream and the payload store keep what they hold.
+    pub retention: Duration,
+}
+
+/// `ingress`: the doors, and the desk where answers are awaited.
+#[derive(Debug, Clone)]
+pub struct Ingress {
+    pub http_listen: SocketAddr,
+    pub grpc_listen: SocketAddr,
+    /// Where workers and guardrails deliver answers. Not for clients.
+    pub delivery_listen: SocketAddr,
+    /// The address under which they reach it, `http://host:port`; by default `delivery_listen` itself.
+    pub delivery_advertise: Option<String>,
+    /// Requests under way at once; one more is refused.
+    pub max_in_flight: usize,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Bytes of request bodies held at once over all requests.
+    pub max_buffered_bytes: usize,
+    /// How long a request may take in all.
+    pub request_timeout: Duration,
+    /// How long to wait for a worker to claim a request before sending it again.
+    pub claim_timeout: Duration,
+    /// How often a request is sent again before it fails.
+    pub max_resends: u32,
+}
+
+/// An entry of `keys`. The secret itself is never in the file.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub name: String,
+    /// SHA-256 of the whole key.
+    pub hash: [u8; 32],
+    pub expires_at: Option<DateTime<Utc>>,
+    pub tags: BTreeMap<String, String>,
+    /// Guardrail policy, `default` unless named.
+    pub policy: String,
+    /// Public model names that the key may use; all of them when absent.
+    pub models: Option<Vec<String>>,
+    pub permissions: Vec<Permission>,
+    /// Requests a minute that one ingress replica admits for this key.
+    pub requests_per_minute: Option<u32>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// Call models: `complete`, the default.
+    Complete,
+    /// Read cost reports: `report`.
+    Report,
+}
+
+/// An entry of `models`: a public name and the targets that serve it, best first.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub name: String,
+    pub targets: Vec<ModelTarget>,
+}
+
+/// An entry of a model's `targets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelTarget {
+    /// Name of an entry of `providers`.
+    pub provider: String,
+    /// The name by which that provider knows the model.
+    pub model: String,
+}
+
+/// An entry of `providers`. Only the provider's own worker reads `api_key`.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    pub name: String,
+    pub dialect: ProviderDialect,
+    /// `https://host/v1`; plain `http` is accepted for loopback and private hosts only.
+    pub base_url: String,
+    pub api_key: Option<SecretRef>,
+    /// Calls under way at once in each worker process.
+    pub concurrency: usize,
+    /// How long to wait for the provider's answer to begin.
+    pub first_byte_timeout: Duration,
+    /// How long an answer may pause.
+    pub idle_timeout: Duration,
+}
+
+/// The wire format of a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderDialect {
+    /// `openai`: Chat Completions, also spoken by vLLM, Ollama, llama.cpp and many others.
+    Openai,
+}
+
+/// `guardrail`: the checks, by policy.
+#[derive(Debug, Clone)]
+pub struct Guardrail {
+    /// Where answers are delivered for screening.
+    pub delivery_listen: SocketAddr,
+    pub delivery_advertise: Option<String>,
+    /// Requests checked at once.
+    pub concurrency: usize,
+    /// Always has one named `default`.
+    pub policies: Vec<Policy>,
+}
+
+/// An entry of `guardrail.policies`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub name: String,
+    pub prompt: Checks,
+    pub answer: Checks,
+}
+
+/// What to look for on one way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Phrases that must not occur; letter case and spacing do not matter.
+    pub deny: Vec<String>,
+    pub mask: Vec<Mask>,
+}
+
+impl Checks {
+    /// Whether there is nothing to look for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deny.is_empty() && self.mask.is_empty()
+    }
+}
+
+/// A kind of personal data that is replaced by a placeholder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mask {
+    /// `email`
+    Email,
+    /// `card`: payment card numbers whose checksum is right.
+    Card,
+}
+
+/// `router`.
+#[derive(Debug, Clone)]
+pub struct Router {
+    /// Requests routed at once.
+    pub concurrency: usize,
+    /// Calls to providers that one request may cause.
+    pub max_attempts: usize,
+}
+
+/// `worker`: what all providers' workers share.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Largest answer that is not streamed, in bytes.
+    pub max_answer_bytes: usize,
+    /// Largest single event of a stream, in bytes.
+    pub max_event_bytes: usize,
+    /// How long to wait for the ledger to take an event before a call.
+    pub ledger_timeout: Duration,
+}
+
+/// `audit`: the ledger.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// Overridden by `DATABASE_URL`.
+    pub database_url: Option<SecretRef>,
+    /// Reports over gRPC.
+    pub grpc_listen: SocketAddr,
+    /// Events written in one transaction.
+    pub batch: usize,
+    /// How long after its deadline an attempt that has not settled becomes an orphan.
+    pub orphan_grace: Duration,
+    /// How often to look for orphans.
+    pub orphan_interval: Duration,
+    /// Connections to the database.
+    pub max_connections: u32,
+}
+
+/// `telemetry`.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Filter in `tracing`'s syntax. Overridden by `RUST_LOG`.
+    pub log: String,
+    pub log_format: LogFormat,
+    /// Where spans and metrics are pushed over gRPC; nowhere by default. Overridden by `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub otlp_endpoint: Option<String>,
+    /// Health and metrics: `/healthz`, `/readyz`, `/metrics`.
+    pub admin_listen: SocketAddr,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

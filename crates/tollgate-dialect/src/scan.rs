@@ -1,0 +1,119 @@
+//! One strict pass over a body: it is JSON, no object names a field twice, and this is how much text it holds.
+//!
+//! A field that is named twice would be read one way by a guardrail and another way by a provider.
+
+use std::{collections::HashSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
+};
+
+/// What a body holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Bytes in all strings that are not `data:` URLs or base64 (told by a length over 4 kB without a space).
+    pub(crate) text_bytes: u64,
+}
+
+/// Scans `body`. The error says line and column, not content.
+pub(crate) fn scan(body: &[u8]) -> Result<Scan, serde_json::Error> {
+    let mut scan = Scan::default();
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    Node(&mut scan).deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(scan)
+}
+
+struct Node<'a>(&'a mut Scan);
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if text.len() <= 4096 || text.as_bytes()[..4096].contains(&b' ') {
+            self.0.text_bytes += text.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Node(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = fields.next_key::<FieldName>()? {
+            if !seen.insert(name.0) {
+                return Err(de::Error::custom("an object names the same field twice"));
+            }
+            fields.next_value_seed(Node(self.0))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct FieldName(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twice_named_fields_are_refused_at_any_depth() {
+        assert!(scan(br#"{"a":1,"b":{"c":[1,{"d":"x"}]}}"#).is_ok());
+        assert!(scan(br#"{"a":1,"a":2}"#).is_err());
+        assert!(scan(br#"{"m":[{"content":"x","content":"y"}]}"#).is_err());
+        assert!(scan(b"{\"content\":1,\"cont\\u0065nt\":2}").is_err());
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_without_a_panic() {
+        for body in [
+            &b""[..],
+            b"\0",
+            b"{",
+            b"{}x",
+            b"\xff\xfe",
+            &b"[".repeat(100_000),
+            b"{\"a\":\"\xc3\x28\"}",
+        ] {
+            assert!(scan(body).is_err());
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One request at the desk, from its opening to its terminal state.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, sleep_until},
+};
+use tollgate_bus::{Hop, delivery::{LineEnd, Piece}};
+use tollgate_telemetry::label;
+use tollgate_types::{
+    AttemptId, Caller, Dialect, Envelope, ErrorCode, Failure, Millis, Payload, RequestId, RequestView,
+    ledger::{Conclusion, LedgerEvent, RequestState},
+};
+
+use super::{Desk, Word};
+
+/// A stored payload is fetched by each stage; this much time is allowed for each of its bytes.
+const BYTES_PER_MILLI: u64 = 2048;
+/// How long the ledger stream may be away before the word of a request's end is given up.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(60);
+const RETRY_WAIT_MS: u64 = 1000;
+
+/// What a door knows of a request.
+pub(crate) struct Opening {
+    pub(crate) request_id: RequestId,
+    pub(crate) caller: Caller,
+    pub(crate) view: RequestView,
+    pub(crate) dialect: Dialect,
+    pub(crate) body: Bytes,
+    /// The share of the buffer that the body takes; given back when the body is not held here any more.
+    pub(crate) buffered: OwnedSemaphorePermit,
+}
+
+/// What a door gets.
+pub(crate) enum Event {
+    /// The next event of a stream, or the whole body, in the client's dialect.
+    Frame(Bytes),
+    /// The answer is complete.
+    End,
+    /// There is no more, and why.
+    Failed(Failure),
+}
+
+/// A request under way. Dropped before its end, it cancels.
+pub(crate) struct Ticket {
+    desk: Arc<Desk>,
+    envelope: Envelope,
+    words: mpsc::Receiver<Word>,
+    line: Option<(AttemptId, LineEnd)>,
+    /// Frames that the door has had.
+    frames: u64,
+    resends: u32,
+    accepted_at: Millis,
+    begun: Instant,
+    deadline: Instant,
+    claim_by: Instant,
+    ended: Option<(RequestState, Option<ErrorCode>)>,
+    place: Option<OwnedSemaphorePermit>,
+    _buffered: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        opening: Opening,
+        payload: Payload,
+        words: mpsc::Receiver<Word>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let (now, begun) = (Millis::now(), Instant::now());
+        let stored = matches!(payload, Payload::Stored { .. });
+        let envelope = Envelope {
+            request_id: opening.request_id,
+            generation: 0,
+            owner: desk.address.clone(),
+            deadline: now.after(desk.request_timeout),
+            caller: opening.caller,
+            view: opening.view,
+            dialect: opening.dialect,
+            payload,
+            screen: None,
+            target: None,
+            failures: Vec::new(),
+        };
+        Self {
+            words,
+            line: None,
+            frames: 0,
+            resends: 0,
+            accepted_at: now,
+            begun,
+            deadline: begun + desk.request_timeout,
+            claim_by: begun,
+            ended: None,
+            place: Some(place),
+            _buffered: (!stored).then_some(opening.buffered),
+            envelope,
+            desk,
+        }
+    }
+
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.envelope.request_id
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.envelope.view.stream
+    }
+
+    /// Puts the request into the queue, under its present generation.
+    pub(super) async fn send(&mut self) -> Result<(), Failure> {
+        let allowance = Duration::from_millis(match &self.envelope.payload {
+            Payload::Inline(_) => 0,
+            Payload::Stored { size, .. } => size / BYTES_PER_MILLI,
+        });
+        self.claim_by = Instant::now() + self.desk.claim_timeout + allowance;
+        let sent = self.desk.bus.send(&Hop::Guard, self.envelope.clone()).await;
+        sent.map_err(|error| {
+            tracing::warn!(%error, "a request was not sent");
+            let failure = Failure::new(ErrorCode::Unavailable, "the queue cannot be reached").retry_after_ms(RETRY_WAIT_MS);
+            self.end(&Err(failure.code));
+            failure
+        })
+    }
+
+    /// What happens next. After [`Event::End`] or [`Event::Failed`] nothing does.
+    pub(crate) async fn next(&mut self) -> Event {
+        loop {
+            let step = match &mut self.line {
+                None => self.await_claim().await,
+                Some(_) => self.await_piece().await,
+            };
+            match step {
+                Step::Again => {}
+                Step::Give(event) => {
+                    match &event {
+                        Event::Frame(_) => {}
+                        Event::End => self.end(&Ok(())),
+                        Event::Failed(failure) => self.end(&Err(failure.code)),
+                    }
+                    return event;
+                }
+            }
+        }
+    }
+
+    async fn await_claim(&mut self) -> Step {
+        tokio::select! {
+            biased;
+            word = self.words.recv() => match word {
+                Some(Word::Claimed { attempt_id, end }) => {
+                    self.line = Some((attempt_id, end));
+                    Step::Again
+                }
+                Some(Word::Concluded(failure)) => Step::Give(Event::Failed(failure)),
+                None => Step::fail(ErrorCode::Internal, "the request was lost"),
+            },
+            () = sleep_until(self.claim_by.min(self.deadline)) => {
+                if Instant::now() >= self.deadline {
+                    Step::fail(ErrorCode::DeadlineExceeded, "no answer in the time allowed")
+                } else {
+                    self.resend("unclaimed").await
+                }
+            }
+        }
+    }
+
+    async fn await_piece(&mut self) -> Step {
+        let deadline = self.deadline;
+        let Some((attempt_id, end)) = &mut self.line else { return Step::Again };
+        let attempt_id = *attempt_id;
+        let piece = tokio::select! {
+            piece = end.pieces.recv() => piece,
+            () = sleep_until(deadline) => {
+                return Step::fail(ErrorCode::DeadlineExceeded, "the answer was not complete in the time allowed");
+            }
+        };
+        match piece {
+            Some(Piece::Frame { seq, payload }) if seq == self.frames => {
+                if seq == 0 {
+                    self.desk.metrics.time_to_first_token.record(self.begun.elapsed().as_secs_f64(), &self.model_label());
+                }
+                self.frames += 1;
+                Step::Give(Event::Frame(payload))
+            }
+            Some(Piece::End { failure: None, .. }) if self.frames > 0 => Step::Give(Event::End),
+            Some(Piece::End { failure: Some(failure), .. }) => Step::Give(Event::Failed(failure)),
+            Some(Piece::Released) if self.frames == 0 => {
+                // In this order: the sender passes the request on when it sees us hang up.
+                self.desk.unclaim(self.envelope.request_id);
+                self.line = None;
+                self.claim_by = Instant::now() + self.desk.claim_timeout;
+                Step::Again
+            }
+            // The line broke, or what came on it makes no sense.
+            Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released) | None => {
+                self.line = None;
+                self.abandon(attempt_id);
+                self.desk.unclaim(self.envelope.request_id);
+                if self.frames == 0 {
+                    self.resend("worker_lost").await
+                } else {
+                    Step::fail(ErrorCode::Unavailable, "the answer broke off: a service was lost")
+                }
+            }
+        }
+    }
+
+    async fn resend(&mut self, reason: &'static str) -> Step {
+        if self.resends >= self.desk.max_resends {
+            let failure = Failure::new(ErrorCode::Unavailable, "no worker took the request");
+            return Step::Give(Event::Failed(failure.retry_after_ms(RETRY_WAIT_MS)));
+        }
+        // A claim that was granted a moment ago waits in `words`.
+        let Some(generation) = self.desk.next_generation(self.envelope.request_id) else {
+            self.claim_by = Instant::now() + self.desk.claim_timeout;
+            return Step::Again;
+        };
+        self.resends += 1;
+        self.envelope.generation = generation;
+        self.desk.metrics.resends.add(1, &[KeyValue::new(label::REASON, reason)]);
+        tracing::info!(request.id = %self.envelope.request_id, generation, reason, "request sent again");
+        match self.send().await {
+            Ok(()) => Step::Again,
+            Err(failure) => Step::Give(Event::Failed(failure)),
+        }
+    }
+
+    /// Tells audit that nobody will deliver this attempt's answer.
+    fn abandon(&self, attempt_id: AttemptId) {
+        let ledger = self.desk.ledger.clone();
+        self.desk.farewells.spawn(async move {
+            let event = LedgerEvent::Abandoned { attempt_id, at: Millis::now() };
+            if let Err(error) = ledger.publish_until(&event, FAREWELL_PATIENCE).await {
+                tracing::warn!(%error, attempt.id = %attempt_id, "audit was not told of a lost attempt");
+            }
+        });
+    }
+
+    fn end(&mut self, result: &Result<(), ErrorCode>) {
+        self.ended.get_or_insert(match result {
+            Ok(()) => (RequestState::Answered, None),
+            Err(code @ ErrorCode::PolicyDenied) => (RequestState::Denied, Some(*code)),
+            Err(code) => (RequestState::Failed, Some(*code)),
+        });
+    }
+
+    fn model_label(&self) -> [KeyValue; 1] {
+        [KeyValue::new(label::MODEL, self.envelope.view.model.clone())]
+    }
+
+    fn conclusion(&self) -> Conclusion {
+        let (state, error) = self.ended.unwrap_or((RequestState::Cancelled, Some(ErrorCode::Cancelled)));
+        Conclusion {
+            request_id: self.envelope.request_id,
+            caller: self.envelope.caller.clone(),
+            model: self.envelope.view.model.clone(),
+            dialect: self.envelope.dialect,
+            stream: self.envelope.view.stream,
+            state,
+            error,
+            resends: self.resends,
+            accepted_at: self.accepted_at,
+            concluded_at: Millis::now(),
+        }
+    }
+}
+
+/// Whatever happens to a request, its place is freed, its worker is let go and the ledger is told how it ended.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.desk.lock().remove(&self.envelope.request_id);
+        self.line = None;
+        let conclusion = self.conclusion();
+        let outcome = conclusion.error.map_or("answered", ErrorCode::as_str);
+        let metrics = &self.desk.metrics;
+        metrics.in_flight.add(-1, &[]);
+        metrics.request_duration.record(self.begun.elapsed().as_secs_f64(), &self.model_label());
+        metrics.requests.add(
+            1,
+            &[
+                KeyValue::new(label::DIALECT, self.envelope.dialect.as_str()),
+                KeyValue::new(label::MODEL, self.envelope.view.model.clone()),
+                KeyValue::new(label::OUTCOME, outcome),
+            ],
+        );
+        tracing::info!(request.id = %conclusion.request_id, outcome, resends = self.resends, "request concluded");
+        let (ledger, payloads) = (self.desk.ledger.clone(), self.desk.payloads.clone());
+        let (payload, place) = (self.envelope.payload.clone(), self.place.take());
+        self.desk.farewells.spawn(async move {
+            payloads.forget(&payload).await;
+            let event = LedgerEvent::Concluded(conclusion);
+            if let Err(error) = ledger.publish_until(&event, FAREWELL_PATIENCE).await {
+                tracing::error!(%error, "the ledger was not told how a request ended");
+            }
+            // The place is held until here: a ledger that lags slows new requests.
+            drop(place);
+        });
+    }
+}
+
+enum Step {
+    Again,
+    Give(Event),
+}
+
+impl Step {
+    fn fail(code: ErrorCode, message: &str) -> Self {
+        Self::Give(Event::Failed(Failure::new(code, message)))
+    }
+}

@@ -1,0 +1,175 @@
+//! The gRPC door: the native dialect, with reflection and health.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, stream};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tollgate_config::Entry;
+use tollgate_proto::{
+    DESCRIPTORS, to_status,
+    v1::{
+        CompleteEvent, CompleteRequest, CompleteResponse, ListModelsRequest, ListModelsResponse, Model,
+        gateway_server::{Gateway, GatewayServer},
+    },
+};
+use tollgate_types::{
+    Dialect, ErrorCode, Failure, RequestId,
+    chat::{ChatEvent, ChatRequest},
+};
+use tonic::{
+    Request, Response, Status,
+    metadata::MetadataMap,
+    transport::{Server, server::TcpIncoming},
+};
+use tracing::Instrument;
+
+use crate::{
+    Error,
+    desk::{Event, Ticket},
+    reception::Reception,
+};
+
+pub(crate) async fn serve(
+    listener: TcpListener,
+    reception: Arc<Reception>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let max_body_bytes = reception.max_body_bytes;
+    let gateway = GatewayServer::new(Door { reception })
+        .max_decoding_message_size(max_body_bytes)
+        .max_encoding_message_size(usize::MAX);
+    health.set_serving::<GatewayServer<Door>>().await;
+    let reflection = |builder: tonic_reflection::server::Builder<'static>| {
+        builder
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("tollgate.v1.Gateway")
+            .with_service_name("grpc.health.v1.Health")
+    };
+    let reflection_v1 = reflection(tonic_reflection::server::Builder::configure()).build_v1()?;
+    let reflection_v1alpha = reflection(tonic_reflection::server::Builder::configure()).build_v1alpha()?;
+    Server::builder()
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
+        .add_service(health_service)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
+        .add_service(gateway)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+struct Door {
+    reception: Arc<Reception>,
+}
+
+impl Door {
+    fn authenticate(&self, metadata: &MetadataMap) -> Result<&Entry, Failure> {
+        let mut values = metadata.get_all("authorization").iter();
+        let only = values.next().filter(|_| values.next().is_none());
+        self.reception.authenticate(only.map(|value| value.as_bytes()))
+    }
+
+    async fn open(
+        &self,
+        request_id: RequestId,
+        request: Request<CompleteRequest>,
+        stream: bool,
+    ) -> Result<Ticket, Failure> {
+        let entry = self.authenticate(request.metadata())?;
+        self.reception.admit(entry)?;
+        let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
+        let mut chat = ChatRequest::try_from(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
+        chat.stream = stream;
+        let body = serde_json::to_vec(&chat).map_err(|error| invalid(error.to_string()))?;
+        drop(chat);
+        let buffered = self.reception.reserve(body.len())?;
+        let opened = self.reception.open(request_id, entry, Dialect::Native, body.into(), buffered).await;
+        opened.map_err(|rejection| rejection.failure)
+    }
+}
+
+/// A span for a call, in the client's trace.
+fn span(metadata: &MetadataMap, request_id: RequestId) -> tracing::Span {
+    let span = tracing::info_span!("request", otel.kind = "server", request.id = %request_id);
+    tollgate_telemetry::adopt_grpc(&span, metadata);
+    span
+}
+
+fn identified<T>(message: T, request_id: RequestId) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Ok(id) = request_id.to_string().parse() {
+        response.metadata_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<CompleteEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Gateway for Door {
+    type CompleteStream = Events;
+
+    async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<Events>, Status> {
+        let request_id = RequestId::generate();
+        let span = span(request.metadata(), request_id);
+        let opened = self.open(request_id, request, true).instrument(span).await;
+        let ticket = opened.map_err(|failure| to_status(&failure, Some(request_id)))?;
+        Ok(identified(Box::pin(events(ticket)) as Events, request_id))
+    }
+
+    async fn complete_unary(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
+        let request_id = RequestId::generate();
+        let span = span(request.metadata(), request_id);
+        let whole = async {
+            let mut ticket = self.open(request_id, request, false).await?;
+            whole(&mut ticket).await
+        };
+        match whole.instrument(span).await {
+            Ok(answer) => Ok(identified(answer, request_id)),
+            Err(failure) => Err(to_status(&failure, Some(request_id))),
+        }
+    }
+
+    async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
+        let entry = self.authenticate(request.metadata()).map_err(|failure| to_status(&failure, None))?;
+        let models = self.reception.models(entry).map(|name| Model { name: name.to_owned() }).collect();
+        Ok(Response::new(ListModelsResponse { models }))
+    }
+}
+
+/// The events of an answer; a failure is the call's status.
+fn events(ticket: Ticket) -> impl Stream<Item = Result<CompleteEvent, Status>> + Send {
+    stream::unfold(Some(ticket), |ticket| async move {
+        let mut ticket = ticket?;
+        let request_id = ticket.request_id();
+        match ticket.next().await {
+            Event::Frame(frame) => match serde_json::from_slice::<ChatEvent>(&frame) {
+                Ok(event) => Some((Ok(CompleteEvent::of(request_id, event)), Some(ticket))),
+                Err(_) => Some((Err(to_status(&unreadable(), Some(request_id))), None)),
+            },
+            Event::End => None,
+            Event::Failed(failure) => Some((Err(to_status(&failure, Some(request_id))), None)),
+        }
+    })
+}
+
+async fn whole(ticket: &mut Ticket) -> Result<CompleteResponse, Failure> {
+    let mut events = Vec::new();
+    loop {
+        match ticket.next().await {
+            Event::Frame(frame) => {
+                let some: Vec<ChatEvent> = serde_json::from_slice(&frame).map_err(|_| unreadable())?;
+                events.extend(some);
+            }
+            Event::End => return Ok(CompleteResponse::of(ticket.request_id(), events)),
+            Event::Failed(failure) => return Err(failure),
+        }
+    }
+}
+
+fn unreadable() -> Failure {
+    Failure::new(ErrorCode::Internal, "the answer cannot be read")
+}

@@ -1,0 +1,100 @@
+//! Ingress: the doors where clients come in, and the desk where their answers are awaited.
+//!
+//! Only ingress speaks to clients. It authenticates, reads what it must of a request, hands it to the queue and streams
+//! back what is delivered.
+
+mod connection;
+mod desk;
+mod grpc;
+mod http;
+mod reception;
+
+use std::sync::Arc;
+
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tollgate_bus::{Bus, Courier};
+use tollgate_config::Config;
+use tollgate_telemetry::{Metrics, Readiness};
+
+use crate::{desk::Desk, reception::Reception};
+
+/// Why ingress cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Bus(#[from] tollgate_bus::Error),
+    #[error("a listener failed")]
+    Listen(#[from] std::io::Error),
+    #[error("the gRPC door failed")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("the reflection service cannot be built")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("a task of ingress panicked")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Sockets, bound by whoever starts the service.
+pub struct Listeners {
+    pub http: TcpListener,
+    pub grpc: TcpListener,
+    pub delivery: TcpListener,
+}
+
+/// Ingress as a service.
+pub struct Service {
+    listeners: Listeners,
+    desk: Arc<Desk>,
+    reception: Arc<Reception>,
+    readiness: Readiness,
+}
+
+impl Service {
+    /// Sets up the desk under the address of the delivery listener.
+    pub async fn build(
+        config: &Config,
+        listeners: Listeners,
+        bus: Bus,
+        courier: &Courier,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Result<Self, Error> {
+        let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
+        let payloads = bus.payloads().await?;
+        let desk = Arc::new(Desk::new(&config.ingress, address.clone(), bus, payloads, metrics));
+        courier.register(&address, desk.clone());
+        let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
+        Ok(Self { listeners, desk, reception, readiness })
+    }
+
+    /// Serves until `stop`, then lets the requests under way end.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let Self { listeners, desk, reception, readiness } = self;
+        // Answers are still delivered while the doors drain.
+        let delivery_stop = CancellationToken::new();
+        let mut delivery = JoinSet::new();
+        delivery.spawn({
+            let (desk, stop) = (Arc::clone(&desk), delivery_stop.clone());
+            async move { tollgate_bus::serve_delivery(listeners.delivery, desk, stop).await }
+        });
+        let mut doors = JoinSet::new();
+        doors.spawn(http::serve(listeners.http, Arc::clone(&reception), stop.clone()));
+        doors.spawn(grpc::serve(listeners.grpc, reception, stop.clone()));
+        readiness.set(true);
+        let mut ended = Ok(());
+        while let Some(door) = doors.join_next().await {
+            // A door that fails takes the others with it: half an ingress is worse than none.
+            if let Err(error) = door? {
+                stop.cancel();
+                ended = Err(error);
+            }
+        }
+        readiness.set(false);
+        desk.close().await;
+        delivery_stop.cancel();
+        while let Some(served) = delivery.join_next().await {
+            served??;
+        }
+        ended
+    }
+}

@@ -1,0 +1,138 @@
+//! What every door does with a caller and a request, whatever its dialect.
+
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
+
+use bytes::Bytes;
+use chrono::Utc;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::{Clock, DefaultClock}};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
+use tollgate_dialect::Invalid;
+use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, RequestId};
+
+use crate::desk::{Desk, Opening, Ticket};
+
+/// The buffer for bodies is counted in pages of this many bytes.
+const PAGE: usize = 1024;
+const FULL_WAIT_MS: u64 = 1000;
+
+pub(crate) struct Reception {
+    desk: Arc<Desk>,
+    keyring: Keyring,
+    models: BTreeSet<String>,
+    limiters: std::collections::HashMap<KeyId, DefaultDirectRateLimiter>,
+    pages: Arc<Semaphore>,
+    pub(crate) max_body_bytes: usize,
+}
+
+/// A failure with the field that is wrong, for dialects that say it.
+pub(crate) struct Rejection {
+    pub(crate) failure: Failure,
+    pub(crate) param: Option<&'static str>,
+}
+
+impl From<Failure> for Rejection {
+    fn from(failure: Failure) -> Self {
+        Self { failure, param: None }
+    }
+}
+
+impl From<Invalid> for Rejection {
+    fn from(invalid: Invalid) -> Self {
+        Self { failure: Failure::new(ErrorCode::InvalidRequest, invalid.message), param: invalid.param }
+    }
+}
+
+impl Reception {
+    pub(crate) fn new(config: &Config, desk: Arc<Desk>) -> Self {
+        let keyring = Keyring::new(&config.keys);
+        let limiters = config
+            .keys
+            .iter()
+            .filter_map(|key| {
+                let quota = Quota::per_minute(NonZeroU32::new(key.requests_per_minute?)?);
+                Some((KeyId::from_hash(&key.hash), RateLimiter::direct(quota)))
+            })
+            .collect();
+        Self {
+            desk,
+            keyring,
+            models: config.models.iter().map(|model| model.name.clone()).collect(),
+            limiters,
+            pages: Arc::new(Semaphore::new(config.ingress.max_buffered_bytes.div_ceil(PAGE))),
+            max_body_bytes: config.ingress.max_body_bytes,
+        }
+    }
+
+    /// The caller that `authorization`, the value of that header, proves.
+    pub(crate) fn authenticate(&self, authorization: Option<&[u8]>) -> Result<&Entry, Failure> {
+        let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
+        let value = authorization.ok_or_else(|| refused("no API key was given: send `Authorization: Bearer <key>`"))?;
+        let secret = std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, secret)| secret.trim())
+            .ok_or_else(|| refused("the Authorization header is not of the form `Bearer <key>`"))?;
+        let entry = self.keyring.authenticate(secret, Utc::now()).map_err(|error| match error {
+            AuthError::Malformed | AuthError::Unknown => refused("the API key is not valid"),
+            AuthError::Expired => refused("the API key has expired"),
+        })?;
+        if !entry.may(Permission::Complete) {
+            return Err(Failure::new(ErrorCode::PermissionDenied, "the API key may not call models"));
+        }
+        Ok(entry)
+    }
+
+    /// Counts a request against the caller's own limit.
+    pub(crate) fn admit(&self, entry: &Entry) -> Result<(), Failure> {
+        let Some(limiter) = self.limiters.get(&entry.caller.key_id) else { return Ok(()) };
+        limiter.check().map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            Failure::new(ErrorCode::RateLimited, "the API key is over its requests per minute").retry_after_ms(wait)
+        })
+    }
+
+    /// Reserves room for a body of `size` bytes.
+    pub(crate) fn reserve(&self, size: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        if size > self.max_body_bytes {
+            return Err(self.too_large());
+        }
+        let pages = u32::try_from(size.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX);
+        Arc::clone(&self.pages).try_acquire_many_owned(pages).map_err(|_| {
+            Failure::new(ErrorCode::Saturated, "too many large requests are under way").retry_after_ms(FULL_WAIT_MS)
+        })
+    }
+
+    pub(crate) fn too_large(&self) -> Failure {
+        let limit = self.max_body_bytes;
+        Failure::new(ErrorCode::TooLarge, format!("the request body is over the limit of {limit} bytes"))
+    }
+
+    /// Public model names that the caller may use.
+    pub(crate) fn models<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a str> {
+        self.models.iter().map(String::as_str).filter(|model| entry.may_use(model))
+    }
+
+    /// Reads the request and puts it on its way.
+    pub(crate) async fn open(
+        &self,
+        request_id: RequestId,
+        entry: &Entry,
+        dialect: Dialect,
+        body: Bytes,
+        buffered: OwnedSemaphorePermit,
+    ) -> Result<Ticket, Rejection> {
+        let view = tollgate_dialect::view(dialect, &body)?;
+        if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
+            let failure =
+                Failure::new(ErrorCode::ModelNotFound, "the model does not exist or you do not have access to it");
+            return Err(Rejection { failure, param: Some("model") });
+        }
+        let caller = entry.caller.clone();
+        tracing::debug!(model = view.model, stream = view.stream, key = caller.key_name, "request accepted");
+        let opening = Opening { request_id, caller, view, dialect, body, buffered };
+        Ok(self.desk.open(opening).await?)
+    }
+}

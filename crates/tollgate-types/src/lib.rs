@@ -1,0 +1,22 @@
+//! The vocabulary of Tollgate: ids, money, usage, error codes, the chat model, the envelope and the ledger's events.
+//!
+//! Nothing here performs I/O, and nothing here knows a wire format. A type lives in this crate because at least two
+//! services share it.
+
+pub mod caller;
+pub mod chat;
+pub mod envelope;
+pub mod error;
+pub mod id;
+pub mod ledger;
+pub mod money;
+pub mod time;
+pub mod usage;
+
+pub use caller::Caller;
+pub use envelope::{Dialect, Envelope, Failure, Payload, RequestView, Screen, Target};
+pub use error::ErrorCode;
+pub use id::{AttemptId, KeyId, RequestId};
+pub use money::Usd;
+pub use time::Millis;
+pub use usage::{Usage, UsageSource};

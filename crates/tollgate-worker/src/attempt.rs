@@ -1,0 +1,297 @@
+//! A claimed attempt, from `started` to `settled`.
+//!
+//! The order is what makes the ledger whole: `started` is stored before the call, `settled` before the owner learns that
+//! the answer is complete. A permit is held until the ledger has both, so that a ledger that lags slows new calls.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::Response;
+use tollgate_bus::{
+    Ledger,
+    delivery::{Line, Piece},
+};
+use tollgate_dialect::{BadAnswer, openai::AnswerReader, sse};
+use tollgate_telemetry::Metrics;
+use tollgate_types::{
+    Dialect, ErrorCode, Failure, Millis, RequestView, Usage, UsageSource,
+    ledger::{Attempt, AttemptOutcome, LedgerEvent, Settlement},
+};
+
+use crate::upstream::{Refused, Upstream};
+
+/// How long a settlement is tried. A ledger stream that is away longer leaves an orphan.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(300);
+/// What follows the last event of a stream is read this long, so that the connection can be used again.
+const TRAILER_WAIT: Duration = Duration::from_millis(50);
+
+/// How long an owner may take to note that a claim was given back.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+pub(crate) struct Attempts {
+    pub(crate) upstream: Upstream,
+    pub(crate) ledger: Ledger,
+    pub(crate) ledger_timeout: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+/// What is to be called.
+pub(crate) struct Order {
+    pub(crate) attempt: Attempt,
+    pub(crate) body: Bytes,
+    pub(crate) view: RequestView,
+    pub(crate) dialect: Dialect,
+}
+
+/// How an attempt ended, for the stage.
+pub(crate) enum Ending {
+    /// The owner has the answer, or a failure after its first piece, or has gone.
+    Delivered,
+    /// Nothing was delivered; the router may know another target.
+    TryElsewhere(Failure),
+}
+
+/// How a call went.
+struct Call {
+    outcome: AttemptOutcome,
+    failure: Option<Failure>,
+    may_be_billed: bool,
+    frames: u64,
+    first_token: Option<Duration>,
+}
+
+impl Attempts {
+    /// Calls the provider under a granted claim and delivers on `line`.
+    pub(crate) async fn run(&self, order: Order, line: Line) -> Ending {
+        let begun = Instant::now();
+        let mut reader = AnswerReader::new(order.dialect, &order.view);
+        let started = LedgerEvent::Started(order.attempt.clone());
+        let call = match tokio::time::timeout(self.ledger_timeout, self.ledger.publish(&started)).await {
+            Ok(Ok(())) => self.call(&order, &line, &mut reader).await,
+            not_stored => {
+                let error = not_stored.ok().and_then(Result::err);
+                tracing::error!(?error, "the ledger did not take an attempt; the provider is not called");
+                Call::failed(Failure::new(ErrorCode::Unavailable, "the ledger cannot be written at the moment"))
+            }
+        };
+        let settlement = self.settlement(&order, &call, &mut reader).await;
+        let provider = order.attempt.target.provider.as_str();
+        let Usage { input_tokens, output_tokens, .. } = settlement.usage;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.metrics.record_attempt(provider, settlement.outcome.as_str(), seconds, input_tokens, output_tokens);
+        tracing::info!(
+            attempt.id = %order.attempt.attempt_id,
+            outcome = settlement.outcome.as_str(),
+            status = settlement.provider_status,
+            input_tokens,
+            output_tokens,
+            "attempt settled"
+        );
+        self.conclude(order.attempt, settlement, call, line).await
+    }
+
+    /// Settles, then tells the owner. A ledger that hangs does not keep the owner waiting for long.
+    async fn conclude(&self, attempt: Attempt, settlement: Settlement, call: Call, line: Line) -> Ending {
+        let usage = (settlement.usage_source != UsageSource::None).then_some(settlement.usage);
+        let settled = LedgerEvent::Settled { attempt, settlement };
+        let settle = self.ledger.publish_until(&settled, SETTLE_PATIENCE);
+        tokio::pin!(settle);
+        let stored = tokio::time::timeout(self.ledger_timeout, &mut settle).await;
+        let elsewhere = match call.failure {
+            Some(failure) if call.frames == 0 && call.outcome != AttemptOutcome::Cancelled => {
+                release(&line).await;
+                Some(failure)
+            }
+            failure => {
+                let end = line.pieces.send(Piece::End { failure, usage });
+                let _ = tokio::time::timeout(self.ledger_timeout, end).await;
+                None
+            }
+        };
+        drop(line);
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(_) => settle.await,
+        };
+        if let Err(error) = stored {
+            tracing::error!(%error, "a settlement was not stored; the attempt becomes an orphan");
+        }
+        elsewhere.map_or(Ending::Delivered, Ending::TryElsewhere)
+    }
+
+    /// The call within its bounds: the owner's patience and the deadline.
+    async fn call(&self, order: &Order, line: &Line, reader: &mut AnswerReader) -> Call {
+        let mut progress = Progress { begun: Instant::now(), frames: 0, first_token: None };
+        let exchange = self.exchange(order, line, reader, &mut progress);
+        let ended = tokio::select! {
+            biased;
+            () = line.hung_up.cancelled() => {
+                Err(Refused { failure: Failure::new(ErrorCode::Cancelled, "the client went away"), may_be_billed: true })
+            }
+            ended = tokio::time::timeout(order.attempt.deadline.remaining(Millis::now()), exchange) => {
+                ended.unwrap_or_else(|_| Err(Refused {
+                    failure: Failure::new(ErrorCode::DeadlineExceeded, "the answer was not complete in the time allowed"),
+                    may_be_billed: true,
+                }))
+            }
+        };
+        let Progress { frames, first_token, .. } = progress;
+        match ended {
+            Ok(()) => {
+                Call { outcome: AttemptOutcome::Answered, failure: None, may_be_billed: true, frames, first_token }
+            }
+            Err(Refused { failure, may_be_billed }) => {
+                let outcome = match failure.code {
+                    ErrorCode::Cancelled | ErrorCode::DeadlineExceeded => AttemptOutcome::Cancelled,
+                    _ if may_be_billed => AttemptOutcome::Broken,
+                    _ => AttemptOutcome::Failed,
+                };
+                Call { outcome, failure: Some(failure), may_be_billed, frames, first_token }
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        order: &Order,
+        line: &Line,
+        reader: &mut AnswerReader,
+        progress: &mut Progress,
+    ) -> Result<(), Refused> {
+        let response = self.upstream.call(order.attempt.attempt_id, order.view.stream, order.body.clone()).await?;
+        if order.view.stream {
+            self.stream(response, line, reader, progress).await
+        } else {
+            let body = self.whole(response).await?;
+            let frame = reader.whole(&body).map_err(bad_answer)?;
+            progress.deliver(line, frame).await
+        }
+    }
+
+    async fn stream(
+        &self,
+        mut response: Response,
+        line: &Line,
+        reader: &mut AnswerReader,
+        progress: &mut Progress,
+    ) -> Result<(), Refused> {
+        let mut events = sse::Decoder::new(self.upstream.max_event_bytes);
+        while !reader.is_done() {
+            match self.chunk(&mut response).await? {
+                Some(bytes) => events.push(&bytes),
+                None => {
+                    reader.closed();
+                    break;
+                }
+            }
+            while let Some(event) = events.next_event().map_err(bad_answer)? {
+                for frame in reader.event(&event).map_err(bad_answer)? {
+                    progress.deliver(line, frame).await?;
+                }
+            }
+        }
+        if !reader.summary().complete {
+            return Err(broken("the provider's answer broke off"));
+        }
+        let _ = tokio::time::timeout(TRAILER_WAIT, response.chunk()).await;
+        Ok(())
+    }
+
+    async fn whole(&self, mut response: Response) -> Result<Bytes, Refused> {
+        let mut body = Vec::new();
+        while let Some(bytes) = self.chunk(&mut response).await? {
+            if body.len() + bytes.len() > self.upstream.max_answer_bytes {
+                return Err(broken("the provider's answer is over the limit"));
+            }
+            body.extend_from_slice(&bytes);
+        }
+        Ok(body.into())
+    }
+
+    async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Refused> {
+        match tokio::time::timeout(self.upstream.idle_timeout, response.chunk()).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(_)) => Err(broken("the provider's answer broke off")),
+            Err(_) => Err(Refused {
+                failure: Failure::new(ErrorCode::ProviderTimeout, "the provider's answer stalled"),
+                may_be_billed: true,
+            }),
+        }
+    }
+
+    /// What the call used: as the provider says, else by our own count of what went out and came in.
+    async fn settlement(&self, order: &Order, call: &Call, reader: &mut AnswerReader) -> Settlement {
+        let (usage, usage_source) = match reader.summary().usage {
+            Some(usage) => (usage, UsageSource::Provider),
+            None if call.may_be_billed => (count(order.body.clone(), reader).await, UsageSource::Counted),
+            None => (Usage::default(), UsageSource::None),
+        };
+        Settlement {
+            outcome: call.outcome,
+            error: call.failure.as_ref().map(|failure| failure.code),
+            provider_status: call.failure.as_ref().map_or(Some(200), |failure| failure.provider_status),
+            served_model: reader.summary().served_model.clone(),
+            usage,
+            usage_source,
+            ended_at: Millis::now(),
+            first_token_ms: call.first_token.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
+        }
+    }
+}
+
+impl Call {
+    const fn failed(failure: Failure) -> Self {
+        Self {
+            outcome: AttemptOutcome::Failed,
+            failure: Some(failure),
+            may_be_billed: false,
+            frames: 0,
+            first_token: None,
+        }
+    }
+}
+
+/// What the owner has been sent. Survives the future that sends it.
+struct Progress {
+    begun: Instant,
+    frames: u64,
+    first_token: Option<Duration>,
+}
+
+impl Progress {
+    async fn deliver(&mut self, line: &Line, payload: Bytes) -> Result<(), Refused> {
+        let piece = Piece::Frame { seq: self.frames, payload };
+        if line.pieces.send(piece).await.is_err() {
+            let failure = Failure::new(ErrorCode::Cancelled, "nobody awaits the answer");
+            return Err(Refused { failure, may_be_billed: true });
+        }
+        self.frames += 1;
+        self.first_token.get_or_insert_with(|| self.begun.elapsed());
+        Ok(())
+    }
+}
+
+/// Gives the claim back and waits until the owner has taken note, so that it grants the next one.
+async fn release(line: &Line) {
+    if line.pieces.try_send(Piece::Released).is_ok() {
+        let _ = tokio::time::timeout(RELEASE_WAIT, line.hung_up.cancelled()).await;
+    }
+}
+
+async fn count(body: Bytes, reader: &mut AnswerReader) -> Usage {
+    let output_tokens = reader.counted_output();
+    // A prompt of megabytes takes a while to count.
+    let input_tokens = tokio::task::spawn_blocking(move || tollgate_dialect::prompt_tokens(&body)).await;
+    Usage { input_tokens: input_tokens.unwrap_or_default(), output_tokens, ..Usage::default() }
+}
+
+fn broken(message: &str) -> Refused {
+    Refused { failure: Failure::new(ErrorCode::ProviderBroken, message), may_be_billed: true }
+}
+
+fn bad_answer(error: BadAnswer) -> Refused {
+    match error {
+        BadAnswer::Reported(said) => broken(&said.message),
+        error => broken(&error.to_string()),
+    }
+}

@@ -1,0 +1,97 @@
+//! `tollgate chat`: asks from the terminal and streams the answer, over gRPC.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, anyhow, bail};
+use tollgate_proto::v1::{
+    self, CompleteRequest, ListModelsRequest, Message, Part, Role, complete_event::Event,
+    gateway_client::GatewayClient, part,
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{cli::ChatArgs, running::Running};
+
+pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
+    let running = Running::find();
+    let missing = "no `tollgate up` is running here; give --grpc and TOLLGATE_API_KEY";
+    let grpc = args.grpc.or_else(|| running.as_ref().map(|stack| stack.grpc.clone())).context(missing)?;
+    let key = args.api_key.or_else(|| running.map(|stack| stack.api_key)).context(missing)?;
+    let bearer: MetadataValue<Ascii> = format!("Bearer {key}").parse().context("the key cannot be sent")?;
+    let channel = Endpoint::from_shared(grpc.clone())?
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .with_context(|| format!("cannot reach {grpc}"))?;
+    let mut client = GatewayClient::new(channel);
+    let model = match args.model {
+        Some(model) => model,
+        None => first_model(&mut client, &bearer).await?,
+    };
+    let prompt = match args.prompt.as_str() {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text)?;
+            text
+        }
+        prompt => prompt.to_owned(),
+    };
+    stream(&mut client, &bearer, model, prompt).await
+}
+
+fn authorized<T>(message: T, bearer: &MetadataValue<Ascii>) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", bearer.clone());
+    request
+}
+
+/// The status as a person reads it.
+fn refused(status: &Status) -> anyhow::Error {
+    anyhow!("{} ({:?})", status.message(), status.code())
+}
+
+async fn first_model(client: &mut GatewayClient<Channel>, bearer: &MetadataValue<Ascii>) -> anyhow::Result<String> {
+    let models = client.list_models(authorized(ListModelsRequest {}, bearer)).await.map_err(|status| refused(&status))?;
+    let first = models.into_inner().models.into_iter().next();
+    Ok(first.context("this key may use no model")?.name)
+}
+
+async fn stream(
+    client: &mut GatewayClient<Channel>,
+    bearer: &MetadataValue<Ascii>,
+    model: String,
+    prompt: String,
+) -> anyhow::Result<()> {
+    let mut message = Message { content: vec![Part { part: Some(part::Part::Text(prompt)) }], ..Message::default() };
+    message.set_role(Role::User);
+    let request = CompleteRequest { model, messages: vec![message], ..CompleteRequest::default() };
+    let answer = client.complete(authorized(request, bearer)).await.map_err(|status| refused(&status))?;
+    let mut events = answer.into_inner();
+    let mut out = std::io::stdout();
+    let mut usage: Option<v1::Usage> = None;
+    loop {
+        match events.message().await {
+            Ok(Some(event)) => match event.event {
+                Some(Event::Text(text) | Event::Refusal(text)) => {
+                    out.write_all(text.as_bytes())?;
+                    out.flush()?;
+                }
+                Some(Event::Usage(said)) => usage = Some(said),
+                _ => {}
+            },
+            Ok(None) => break,
+            Err(status) => {
+                out.write_all(b"\n")?;
+                bail!(refused(&status));
+            }
+        }
+    }
+    out.write_all(b"\n")?;
+    if let Some(usage) = usage {
+        eprintln!("({} tokens in, {} out)", usage.input_tokens, usage.output_tokens);
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{chat, check, init, keys, report, role, simulate, up};
+
+/// An LLM gateway that never loses an accepted request and never pays for one twice.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine: NATS, Postgres and every role, with a first answer
+    Up(UpArgs),
+    /// Run the role that speaks to clients
+    Ingress(RoleArgs),
+    /// Run the role that checks prompts and answers
+    Guardrail(RoleArgs),
+    /// Run the role that picks the provider
+    Router(RoleArgs),
+    /// Run the role that calls one provider
+    Worker(WorkerArgs),
+    /// Run the role that keeps the ledger
+    Audit(RoleArgs),
+    /// Run all roles in one process, with a worker for each provider
+    All(RoleArgs),
+    /// Create what Tollgate needs in NATS and Postgres; safe to repeat
+    Init(RoleArgs),
+    /// Run a simulated provider with OpenAI's wire format
+    Simulator(SimulatorArgs),
+    /// Ask a model from the terminal
+    Chat(ChatArgs),
+    /// Report from the ledger
+    #[command(subcommand)]
+    Report(ReportCommand),
+    /// Validate a configuration file
+    Check {
+        file: PathBuf,
+    },
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Args)]
+pub(crate) struct RoleArgs {
+    /// Configuration file
+    #[arg(long, env = "TOLLGATE_CONFIG", default_value = "tollgate.yaml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+struct WorkerArgs {
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Which entry of `providers` to serve
+    #[arg(long)]
+    provider: String,
+}
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// Use this configuration instead of one made from the environment
+    #[arg(long, env = "TOLLGATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where NATS, Postgres and the logs keep their files; with --exec a temporary folder unless given
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Run the roles in one process instead of one process each
+    #[arg(long)]
+    pub(crate) all_in_one: bool,
+    /// Use the simulated provider even when the environment holds a provider's key
+    #[arg(long)]
+    pub(crate) simulate: bool,
+    /// Processes of a role: guardrail=N, router=N, worker=N (of each provider) or audit=N
+    #[arg(long, value_name = "ROLE=N", value_parser = parse_scale)]
+    pub(crate) scale: Vec<(String, usize)>,
+    /// Start on free ports, run this command with the endpoints in its environment, stop, exit with its status
+    #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true, trailing_var_arg = true)]
+    pub(crate) exec: Vec<String>,
+}
+
+fn parse_scale(text: &str) -> Result<(String, usize), String> {
+    let (role, count) = text.split_once('=').ok_or("not of the form ROLE=N")?;
+    if !["guardrail", "router", "worker", "audit"].contains(&role) {
+        return Err("only guardrail, router, worker and audit can be scaled here".to_owned());
+    }
+    match count.parse() {
+        Ok(count @ 1..=32) => Ok((role.to_owned(), count)),
+        _ => Err("N must be a number from 1 to 32".to_owned()),
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct SimulatorArgs {
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    pub(crate) listen: SocketAddr,
+    /// JSON file with the trouble to make
+    #[arg(long)]
+    pub(crate) script: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ChatArgs {
+    /// What to say; `-` reads standard input
+    pub(crate) prompt: String,
+    /// Public model name; the first that the key may use, unless given
+    #[arg(long, short)]
+    pub(crate) model: Option<String>,
+    /// gRPC endpoint; that of the running `tollgate up`, unless given
+    #[arg(long, env = "TOLLGATE_GRPC")]
+    pub(crate) grpc: Option<String>,
+    #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ReportCommand {
+    /// What was spent
+    Cost {
+        #[arg(long, value_enum, default_value_t = By::Model)]
+        by: By,
+        /// How far back: 12h, 7d, or 0 for everything
+        #[arg(long, default_value = "7d")]
+        since: String,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// Postgres; that of the running `tollgate up`, unless given
+        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+        database_url: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum By {
+    Day,
+    Model,
+    Provider,
+    Key,
+    Tag,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key and print it, once, with the entry for the configuration
+    New {
+        #[arg(long)]
+        name: String,
+    },
+    /// Print the hash of a key that is read from standard input
+    Hash,
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Up(args) => return up::run(args).await,
+            Command::Ingress(args) => role::serve("ingress", &args, |_| vec![role::Role::Ingress]).await?,
+            Command::Guardrail(args) => role::serve("guardrail", &args, |_| vec![role::Role::Guardrail]).await?,
+            Command::Router(args) => role::serve("router", &args, |_| vec![role::Role::Router]).await?,
+            Command::Worker(args) => {
+                let provider = args.provider;
+                role::serve("worker", &args.role, |_| vec![role::Role::Worker(provider)]).await?;
+            }
+            Command::Audit(args) => role::serve("audit", &args, |_| vec![role::Role::Audit]).await?,
+            Command::All(args) => role::serve("all", &args, role::Role::all).await?,
+            Command::Init(args) => init::run(&args).await?,
+            Command::Simulator(args) => simulate::run(args).await?,
+            Command::Chat(args) => chat::run(args).await?,
+            Command::Report(command) => report::run(command).await?,
+            Command::Check { file } => return Ok(check::run(&file)),
+            Command::Keys(command) => keys::run(command)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

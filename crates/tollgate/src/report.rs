@@ -1,0 +1,73 @@
+//! `tollgate report`: cost reports from the ledger, straight from Postgres.
+
+use std::{io::Write, time::Duration};
+
+use anyhow::Context;
+use tollgate_audit::{Format as Rendering, GroupBy, Store, render};
+use tollgate_types::Millis;
+
+use crate::{
+    cli::{By, Format, ReportCommand},
+    running::Running,
+};
+
+pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
+    let ReportCommand::Cost { by, since, format, database_url } = command;
+    let url = database_url
+        .or_else(|| Running::find().map(|stack| stack.database_url))
+        .context("no `tollgate up` is running here; set DATABASE_URL")?;
+    let by = match by {
+        By::Day => GroupBy::Day,
+        By::Model => GroupBy::Model,
+        By::Provider => GroupBy::Provider,
+        By::Key => GroupBy::Key,
+        By::Tag => GroupBy::Tag,
+    };
+    let now = Millis::now();
+    let rows = Store::connect(&url, 1).await?.cost(by, start(&since, now)?, now).await?;
+    let rendering = match format {
+        Format::Table => Rendering::Table,
+        Format::Csv => Rendering::Csv,
+        Format::Json => Rendering::Json,
+    };
+    writeln!(std::io::stdout(), "{}", render(&rows, by, rendering).trim_end())?;
+    Ok(())
+}
+
+/// The point in time that lies `since` before `now`; 0 is the beginning.
+fn start(since: &str, now: Millis) -> anyhow::Result<Millis> {
+    if since == "0" {
+        return Ok(Millis(0));
+    }
+    let span = span(since).with_context(|| format!("{since:?} is no span of time: write 30m, 12h or 7d"))?;
+    Ok(Millis(now.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))))
+}
+
+fn span(text: &str) -> Option<Duration> {
+    let number = text.get(..text.len().checked_sub(1)?)?.parse::<u64>().ok()?;
+    let seconds = match text.as_bytes().last()? {
+        b's' => 1,
+        b'm' => 60,
+        b'h' => 3600,
+        b'd' => 86_400,
+        b'w' => 604_800,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time() {
+        let now = Millis(10 * 86_400_000);
+        assert_eq!(start("7d", now).unwrap(), Millis(3 * 86_400_000));
+        assert_eq!(start("0", now).unwrap(), Millis(0));
+        assert_eq!(start("9999w", now).unwrap(), Millis(0));
+        for nonsense in ["", "d", "-1d", "7", "7 d", "7µ", "99999999999999999999d"] {
+            assert!(start(nonsense, now).is_err(), "{nonsense}");
+        }
+    }
+}

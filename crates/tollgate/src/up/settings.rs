@@ -1,0 +1,154 @@
+//! What `up` runs with: a configuration of the user's, or one made from what the environment holds.
+
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::{Path, PathBuf}};
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tollgate_config::{Config, SecretRef};
+use tollgate_devstack::Paths;
+
+use crate::{cli::UpArgs, keys::hex};
+
+/// A provider that `up` knows by the environment variable that holds its key.
+struct Known {
+    name: &'static str,
+    key: &'static str,
+    base_url: &'static str,
+    models: &'static [&'static str],
+}
+
+/// Anthropic and Gemini are called at their endpoints that speak OpenAI's dialect.
+const KNOWN: [Known; 4] = [
+    Known {
+        name: "openai",
+        key: "OPENAI_API_KEY",
+        base_url: "https://api.openai.com/v1",
+        models: &["gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini"],
+    },
+    Known {
+        name: "anthropic",
+        key: "ANTHROPIC_API_KEY",
+        base_url: "https://api.anthropic.com/v1",
+        models: &["claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1"],
+    },
+    Known {
+        name: "gemini",
+        key: "GEMINI_API_KEY",
+        base_url: "https://generativelanguage.googleapis.com/v1beta/openai",
+        models: &["gemini-2.5-flash", "gemini-2.5-pro"],
+    },
+    Known {
+        name: "gemini",
+        key: "GOOGLE_API_KEY",
+        base_url: "https://generativelanguage.googleapis.com/v1beta/openai",
+        models: &["gemini-2.5-flash", "gemini-2.5-pro"],
+    },
+];
+
+/// The configuration and what goes with it.
+pub(super) struct Settings {
+    /// The file that every role reads.
+    pub(super) file: PathBuf,
+    /// The same, read.
+    pub(super) config: Config,
+    /// A key that the configuration accepts; empty when only the user knows one.
+    pub(super) api_key: String,
+    /// Where the simulator is to listen, when there is one.
+    pub(super) simulator: Option<u16>,
+}
+
+impl Settings {
+    /// Takes the user's file, or writes one into the data folder.
+    pub(super) fn prepare(args: &UpArgs, paths: &Paths) -> anyhow::Result<Self> {
+        let given_key = env::var("TOLLGATE_API_KEY").unwrap_or_default();
+        if let Some(file) = &args.config {
+            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let config = tollgate_config::parse(&text, &file.display().to_string())?;
+            let simulator = args.simulate.then(tollgate_devstack::free_port).transpose()?;
+            return Ok(Self { file: fs::canonicalize(file)?, config, api_key: given_key, simulator });
+        }
+        let api_key = own_key(&paths.data)?;
+        let present = |known: &&Known| env::var(known.key).is_ok_and(|key| !key.trim().is_empty());
+        let mut providers: BTreeMap<&str, &Known> = BTreeMap::new();
+        if !args.simulate {
+            for known in KNOWN.iter().filter(present) {
+                providers.entry(known.name).or_insert(known);
+            }
+        }
+        let simulator = (providers.is_empty() || !args.exec.is_empty()).then(tollgate_devstack::free_port).transpose()?;
+        let text = generate(&api_key, &providers, simulator);
+        let file = paths.data.join("tollgate.yaml");
+        fs::write(&file, &text)?;
+        let config = tollgate_config::parse(&text, &file.display().to_string())?;
+        Ok(Self { file: fs::canonicalize(&file)?, config, api_key, simulator })
+    }
+
+    /// One line that says where requests will go.
+    pub(super) fn summary(&self) -> String {
+        let names: Vec<_> = self.config.providers.iter().map(|provider| provider.name.as_str()).collect();
+        if names == ["simulator"] {
+            "tollgate: no provider key in the environment, so requests go to the built-in simulator".to_owned()
+        } else {
+            format!("tollgate: requests go to {}", names.join(", "))
+        }
+    }
+
+    /// The environment variable that holds a provider's key, if it is held by one.
+    pub(super) fn key_variable(&self, provider: &str) -> Option<&str> {
+        let found = self.config.providers.iter().find(|known| known.name == provider)?;
+        match &found.api_key {
+            Some(SecretRef::Env(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// The key of this data folder, made at the first start.
+fn own_key(data: &Path) -> anyhow::Result<String> {
+    let path = data.join("api-key");
+    if let Ok(key) = fs::read_to_string(&path)
+        && !key.trim().is_empty()
+    {
+        return Ok(key.trim().to_owned());
+    }
+    let key = tollgate_config::generate_key();
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    writeln!(file, "{}", key.expose_secret())?;
+    Ok(key.expose_secret().to_owned())
+}
+
+fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option<u16>) -> String {
+    let hash = hex(&tollgate_config::hash_key(api_key));
+    let mut text = format!(
+        "# Made by `tollgate up`, anew at each start. Copy it and start with --config to change it.\n\
+         keys:\n  - name: local\n    hash: sha256:{hash}\n    permissions: [complete, report]\n    tags: {{env: local}}\nproviders:\n"
+    );
+    let mut models = String::from("models:\n");
+    let mut add = |name: &str, base_url: &str, key: Option<&str>, served: &[(&str, &[&str])]| {
+        let _ = writeln!(text, "  - name: {name}\n    dialect: openai\n    base_url: {base_url}");
+        if let Some(key) = key {
+            let _ = writeln!(text, "    api_key: env:{key}");
+        }
+        for (model, targets) in served {
+            let _ = writeln!(models, "  - name: {model}\n    targets:");
+            for target in *targets {
+                let _ = writeln!(models, "      - {{provider: {name}, model: {target}}}");
+            }
+        }
+    };
+    for known in providers.values() {
+        let base_url = env::var("OPENAI_BASE_URL").ok().filter(|url| known.name == "openai" && !url.is_empty());
+        let served: Vec<(&str, &[&str])> =
+            known.models.iter().map(|model| (*model, std::slice::from_ref(model))).collect();
+        add(known.name, base_url.as_deref().unwrap_or(known.base_url), Some(known.key), &served);
+    }
+    if let Some(port) = simulator {
+        // Two targets, so that a fallback can be seen when the simulator is told to fail.
+        let served: [(&str, &[&str]); 2] = [("sim-mini", &["sim-mini", "sim-large"]), ("sim-large", &["sim-large"])];
+        add("simulator", &format!("http://127.0.0.1:{port}/v1"), Some(SIMULATOR_KEY), &served);
+    }
+    text + &models
+}
+
+/// The simulator wants a key like any provider, and takes any.
+pub(super) const SIMULATOR_KEY: &str = "TOLLGATE_SIMULATOR_KEY";
