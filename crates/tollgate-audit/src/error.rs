@@ -17,16 +17,14 @@ pub enum Error {
     Timeout,
     #[error("no database is configured: set audit.database_url or DATABASE_URL")]
     NoDatabase,
-    //CFG#[error("the database URL cannot be read")]
-    //CFGDatabaseUrl(#[from] tollgate_config::SecretError),
+    #[error("the database URL cannot be read")]
+    DatabaseUrl(#[from] tollgate_config::SecretError),
     #[error("cannot serve gRPC")]
     Serve(#[from] tonic::transport::Error),
     #[error("cannot describe the service for gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("the listener's address")]
-    Listener(#[from] std::io::Error),
-    #[error("the task {0} ended abnormally")]
-    Task(&'static str, #[source] tokio::task::JoinError),
+    #[error("a task of audit ended abnormally")]
+    Task(#[source] tokio::task::JoinError),
 }
 
 impl Error {

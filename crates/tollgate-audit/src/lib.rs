@@ -4,12 +4,15 @@
 //! that nobody settles, and answers cost reports over gRPC. [`Store`] is the ledger itself; writing an event twice, or
 //! late, or before the one it follows, ends in the same rows.
 
+mod consume;
 mod error;
+mod grpc;
 mod orphan;
 mod price;
 mod render;
 mod report;
 mod rows;
+mod service;
 mod store;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
@@ -19,6 +22,7 @@ pub use orphan::ASSUMED_OUTPUT_TOKENS;
 pub use price::{Price, cost};
 pub use render::{Format, render};
 pub use report::{CostRow, GroupBy};
+pub use service::Service;
 pub use store::{Recorded, Store};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");

@@ -86,8 +86,21 @@ mod tests {
 
     #[test]
     fn the_answer_is_estimated_short() {
-        assert_eq!(estimate(40, None), Usage { input_tokens: 40, output_tokens: 256, ..Usage::default() });
-        assert_eq!(estimate(0, Some(16)), Usage { output_tokens: 16, ..Usage::default() });
+        assert_eq!(
+            estimate(40, None),
+            Usage {
+                input_tokens: 40,
+                output_tokens: 256,
+                ..Usage::default()
+            }
+        );
+        assert_eq!(
+            estimate(0, Some(16)),
+            Usage {
+                output_tokens: 16,
+                ..Usage::default()
+            }
+        );
         assert_eq!(estimate(0, Some(100_000)).output_tokens, 256);
     }
 }

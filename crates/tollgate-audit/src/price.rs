@@ -96,13 +96,18 @@ impl PriceList {
         usage: &Usage,
         source: UsageSource,
     ) -> Charge {
-        let price = models.iter().find_map(|model| self.find(provider, model, at, usage.input_tokens));
+        let price = models
+            .iter()
+            .find_map(|model| self.find(provider, model, at, usage.input_tokens));
         let cost = match source {
             // Nothing was used, which costs nothing at any price.
             UsageSource::None => Some(Usd::ZERO),
             _ => price.map(|price| cost(price, usage)),
         };
-        Charge { price_id: price.map(|price| price.id), cost }
+        Charge {
+            price_id: price.map(|price| price.id),
+            cost,
+        }
     }
 
     fn find(&self, provider: &str, model: &str, at: DateTime<Utc>, input_tokens: u64) -> Option<&Price> {
@@ -138,7 +143,12 @@ mod tests {
         }
     }
 
-    const USAGE: Usage = Usage { input_tokens: 1234, cached_input_tokens: 1000, output_tokens: 567, reasoning_tokens: 99 };
+    const USAGE: Usage = Usage {
+        input_tokens: 1234,
+        cached_input_tokens: 1000,
+        output_tokens: 567,
+        reasoning_tokens: 99,
+    };
 
     #[test]
     fn calculated_by_hand() {
@@ -150,16 +160,30 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_never_more_than_all() {
-        let usage = Usage { input_tokens: 10, cached_input_tokens: 1000, ..Usage::default() };
+        let usage = Usage {
+            input_tokens: 10,
+            cached_input_tokens: 1000,
+            ..Usage::default()
+        };
         assert_eq!(cost(&price(Some("0.075")), &usage), usd("0.00000075"));
     }
 
     #[test]
     fn the_largest_counts_that_the_ledger_takes_do_not_overflow() {
         let most = i64::MAX as u64;
-        let usage = Usage { input_tokens: most, cached_input_tokens: most / 2, output_tokens: most, reasoning_tokens: 0 };
+        let usage = Usage {
+            input_tokens: most,
+            cached_input_tokens: most / 2,
+            output_tokens: most,
+            reasoning_tokens: 0,
+        };
         let dear = Usd::from(Decimal::new(999_999_999_999_999, 9));
-        let price = Price { input: dear, cached_input: Some(dear), output: dear, ..price(None) };
+        let price = Price {
+            input: dear,
+            cached_input: Some(dear),
+            output: dear,
+            ..price(None)
+        };
         assert!(cost(&price, &usage) > Usd::ZERO);
     }
 
@@ -167,9 +191,18 @@ mod tests {
     fn a_price_holds_from_its_first_moment_and_not_at_its_end() {
         let list = PriceList(vec![price(None)]);
         let known = |seconds, input| {
-            list.find("openai", "gpt-4o-mini", DateTime::from_timestamp(seconds, 0).unwrap(), input).is_some()
+            list.find(
+                "openai",
+                "gpt-4o-mini",
+                DateTime::from_timestamp(seconds, 0).unwrap(),
+                input,
+            )
+            .is_some()
         };
-        assert_eq!([999, 1000, 1999, 2000].map(|at| known(at, 1)), [false, true, true, false]);
+        assert_eq!(
+            [999, 1000, 1999, 2000].map(|at| known(at, 1)),
+            [false, true, true, false]
+        );
         assert_eq!([5000, 5001].map(|input| known(1500, input)), [true, false]);
     }
 
@@ -179,9 +212,27 @@ mod tests {
         let at = DateTime::from_timestamp(1500, 0).unwrap();
         let charge = |models: &[&str], source| list.charge("openai", models, at, &USAGE, source);
         assert_eq!(charge(&["unknown"], UsageSource::Provider), Charge::default());
-        assert_eq!(charge(&["unknown"], UsageSource::None), Charge { price_id: None, cost: Some(Usd::ZERO) });
-        assert_eq!(charge(&["gpt-4o-mini"], UsageSource::None), Charge { price_id: Some(7), cost: Some(Usd::ZERO) });
+        assert_eq!(
+            charge(&["unknown"], UsageSource::None),
+            Charge {
+                price_id: None,
+                cost: Some(Usd::ZERO)
+            }
+        );
+        assert_eq!(
+            charge(&["gpt-4o-mini"], UsageSource::None),
+            Charge {
+                price_id: Some(7),
+                cost: Some(Usd::ZERO)
+            }
+        );
         let fallback = charge(&["unknown", "gpt-4o-mini"], UsageSource::Counted);
-        assert_eq!(fallback, Charge { price_id: Some(7), cost: Some(usd("0.0005253")) });
+        assert_eq!(
+            fallback,
+            Charge {
+                price_id: Some(7),
+                cost: Some(usd("0.0005253"))
+            }
+        );
     }
 }

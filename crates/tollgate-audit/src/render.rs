@@ -18,8 +18,14 @@ pub enum Format {
     Json,
 }
 
-const COLUMNS: [&str; 6] =
-    ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced_calls", "orphaned_calls"];
+const COLUMNS: [&str; 6] = [
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "unpriced_calls",
+    "orphaned_calls",
+];
 
 /// The report as text, with a newline at its end.
 #[must_use]
@@ -62,9 +68,16 @@ fn csv(rows: &[CostRow], by: GroupBy) -> String {
 }
 
 fn csv_name(name: &str) -> String {
-    let guarded =
-        if name.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{name}") } else { name.to_owned() };
-    if guarded.contains([',', '"', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+    let guarded = if name.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{name}")
+    } else {
+        name.to_owned()
+    };
+    if guarded.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", guarded.replace('"', "\"\""))
+    } else {
+        guarded
+    }
 }
 
 fn table(rows: &[CostRow], by: GroupBy) -> String {
@@ -121,7 +134,9 @@ fn total(rows: &[CostRow]) -> CostRow {
 }
 
 fn printable(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+    name.chars()
+        .map(|letter| if letter.is_control() { '\u{fffd}' } else { letter })
+        .collect()
 }
 
 #[cfg(test)]
@@ -129,15 +144,16 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<CostRow> {
-        let row = |group: &str, calls, input_tokens, output_tokens, cost: &str, unpriced_calls, orphaned_calls| CostRow {
-            group: group.to_owned(),
-            calls,
-            input_tokens,
-            output_tokens,
-            cost_usd: cost.parse().unwrap(),
-            unpriced_calls,
-            orphaned_calls,
-        };
+        let row =
+            |group: &str, calls, input_tokens, output_tokens, cost: &str, unpriced_calls, orphaned_calls| CostRow {
+                group: group.to_owned(),
+                calls,
+                input_tokens,
+                output_tokens,
+                cost_usd: cost.parse().unwrap(),
+                unpriced_calls,
+                orphaned_calls,
+            };
         vec![
             row("=cmd()|' /C calc'!A0", 1, 0, 0, "0", 1, 0),
             row("gpt-4o-mini", 1200, 1_234_567, 89_012, "0.23859225", 0, 3),
@@ -147,7 +163,13 @@ mod tests {
 
     #[test]
     fn table_lines_up() {
-        insta::assert_snapshot!(render(&rows(), GroupBy::Model, Format::Table), @"");
+        insta::assert_snapshot!(render(&rows(), GroupBy::Model, Format::Table), @r#"
+        model                 calls  input_tokens  output_tokens     cost_usd  unpriced_calls  orphaned_calls
+        =cmd()|' /C calc'!A0      1             0              0            0               1               0
+        gpt-4o-mini            1200       1234567          89012   0.23859225               0               3
+        say "hi", all�[2J         2            10             20         12.5               0               0
+        total                  1203       1234577          89032  12.73859225               1               3
+        "#);
     }
 
     #[test]
@@ -159,12 +181,30 @@ mod tests {
 
     #[test]
     fn csv_quotes_and_guards() {
-        insta::assert_snapshot!(render(&rows(), GroupBy::Key, Format::Csv), @"");
+        let expected = concat!(
+            "key,calls,input_tokens,output_tokens,cost_usd,unpriced_calls,orphaned_calls\n",
+            "'=cmd()|' /C calc'!A0,1,0,0,0,1,0\n",
+            "gpt-4o-mini,1200,1234567,89012,0.23859225,0,3\n",
+            "\"say \"\"hi\"\", all\u{1b}[2J\",2,10,20,12.5,0,0\n",
+        );
+        assert_eq!(render(&rows(), GroupBy::Key, Format::Csv), expected);
     }
 
     #[test]
     fn json_is_exact_and_in_order() {
-        insta::assert_snapshot!(render(&rows()[1..2], GroupBy::Provider, Format::Json), @"");
+        insta::assert_snapshot!(render(&rows()[1..2], GroupBy::Provider, Format::Json), @r#"
+        [
+          {
+            "provider": "gpt-4o-mini",
+            "calls": 1200,
+            "input_tokens": 1234567,
+            "output_tokens": 89012,
+            "cost_usd": "0.23859225",
+            "unpriced_calls": 0,
+            "orphaned_calls": 3
+          }
+        ]
+        "#);
         assert_eq!(render(&[], GroupBy::Day, Format::Json), "[]\n");
     }
 }

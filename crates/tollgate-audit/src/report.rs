@@ -6,7 +6,6 @@ use rust_decimal::Decimal;
 use tollgate_proto::v1;
 use tollgate_types::{Millis, Usd};
 
-
 use crate::{Error, Store, rows::TIME_LIMIT};
 
 /// What the rows of a report stand for.
@@ -137,15 +136,31 @@ impl Store {
     pub async fn cost(&self, by: GroupBy, since: Millis, until: Millis) -> Result<Vec<CostRow>, Error> {
         let (since, until) = (bounded(since).to_datetime(), bounded(until).to_datetime());
         let rows = match by {
-            GroupBy::Day => sqlx::query_file_as!(Row, "queries/cost_by_day.sql", since, until).fetch_all(&self.pool).await,
+            GroupBy::Day => {
+                sqlx::query_file_as!(Row, "queries/cost_by_day.sql", since, until)
+                    .fetch_all(&self.pool)
+                    .await
+            }
             GroupBy::Model => {
-                sqlx::query_file_as!(Row, "queries/cost_by_model.sql", since, until).fetch_all(&self.pool).await
+                sqlx::query_file_as!(Row, "queries/cost_by_model.sql", since, until)
+                    .fetch_all(&self.pool)
+                    .await
             }
             GroupBy::Provider => {
-                sqlx::query_file_as!(Row, "queries/cost_by_provider.sql", since, until).fetch_all(&self.pool).await
+                sqlx::query_file_as!(Row, "queries/cost_by_provider.sql", since, until)
+                    .fetch_all(&self.pool)
+                    .await
             }
-            GroupBy::Key => sqlx::query_file_as!(Row, "queries/cost_by_key.sql", since, until).fetch_all(&self.pool).await,
-            GroupBy::Tag => sqlx::query_file_as!(Row, "queries/cost_by_tag.sql", since, until).fetch_all(&self.pool).await,
+            GroupBy::Key => {
+                sqlx::query_file_as!(Row, "queries/cost_by_key.sql", since, until)
+                    .fetch_all(&self.pool)
+                    .await
+            }
+            GroupBy::Tag => {
+                sqlx::query_file_as!(Row, "queries/cost_by_tag.sql", since, until)
+                    .fetch_all(&self.pool)
+                    .await
+            }
         }?;
         Ok(rows.into_iter().map(Into::into).collect())
     }

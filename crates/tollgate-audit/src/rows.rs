@@ -36,7 +36,10 @@ impl<'a> Batch<'a> {
     pub(crate) fn gather(events: &'a [(u64, LedgerEvent)]) -> Result<Self, Error> {
         let mut batch = Self::default();
         for (sequence, event) in events {
-            check(event).map_err(|reason| Error::Refused { sequence: *sequence, reason })?;
+            check(event).map_err(|reason| Error::Refused {
+                sequence: *sequence,
+                reason,
+            })?;
             batch.add(event);
         }
         Ok(batch)
@@ -45,24 +48,26 @@ impl<'a> Batch<'a> {
     fn add(&mut self, event: &'a LedgerEvent) {
         match event {
             LedgerEvent::Started(attempt) => {
-                self.attempts.entry(attempt.attempt_id.as_uuid()).or_insert((attempt, None));
+                self.attempts
+                    .entry(attempt.attempt_id.as_uuid())
+                    .or_insert((attempt, None));
             }
-            LedgerEvent::Settled { attempt, settlement } => {
-                match self.attempts.entry(attempt.attempt_id.as_uuid()) {
-                    Entry::Vacant(place) => {
-                        place.insert((attempt, Some(settlement)));
-                    }
-                    Entry::Occupied(mut place) => {
-                        place.get_mut().1.get_or_insert(settlement);
-                    }
+            LedgerEvent::Settled { attempt, settlement } => match self.attempts.entry(attempt.attempt_id.as_uuid()) {
+                Entry::Vacant(place) => {
+                    place.insert((attempt, Some(settlement)));
                 }
-            }
+                Entry::Occupied(mut place) => {
+                    place.get_mut().1.get_or_insert(settlement);
+                }
+            },
             LedgerEvent::Abandoned { attempt_id, at } => {
                 let earliest = self.abandonments.entry(attempt_id.as_uuid()).or_insert(*at);
                 *earliest = (*earliest).min(*at);
             }
             LedgerEvent::Concluded(conclusion) => {
-                self.requests.entry(conclusion.request_id.as_uuid()).or_insert(conclusion);
+                self.requests
+                    .entry(conclusion.request_id.as_uuid())
+                    .or_insert(conclusion);
             }
         }
     }
@@ -95,17 +100,29 @@ fn check_attempt(attempt: &Attempt) -> Check {
     time(attempt.started_at, "started_at is out of range")?;
     time(attempt.deadline, "deadline is out of range")?;
     count(attempt.estimated_input_tokens, "estimated_input_tokens is out of range")?;
-    count(attempt.max_output_tokens.unwrap_or(0), "max_output_tokens is out of range")
+    count(
+        attempt.max_output_tokens.unwrap_or(0),
+        "max_output_tokens is out of range",
+    )
 }
 
 fn check_settlement(settlement: &Settlement) -> Check {
-    text(settlement.served_model.as_deref().unwrap_or(""), "served_model has a NUL")?;
+    text(
+        settlement.served_model.as_deref().unwrap_or(""),
+        "served_model has a NUL",
+    )?;
     time(settlement.ended_at, "ended_at is out of range")?;
     count(settlement.first_token_ms.unwrap_or(0), "first_token_ms is out of range")?;
     count(settlement.usage.input_tokens, "usage.input_tokens is out of range")?;
-    count(settlement.usage.cached_input_tokens, "usage.cached_input_tokens is out of range")?;
+    count(
+        settlement.usage.cached_input_tokens,
+        "usage.cached_input_tokens is out of range",
+    )?;
     count(settlement.usage.output_tokens, "usage.output_tokens is out of range")?;
-    count(settlement.usage.reasoning_tokens, "usage.reasoning_tokens is out of range")
+    count(
+        settlement.usage.reasoning_tokens,
+        "usage.reasoning_tokens is out of range",
+    )
 }
 
 fn check_caller(caller: &Caller) -> Check {
@@ -134,7 +151,11 @@ pub(crate) fn bigint(value: u64) -> i64 {
 }
 
 pub(crate) fn tags(caller: &Caller) -> Value {
-    caller.tags.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+    caller
+        .tags
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect()
 }
 
 /// What was known when attempts started, column by column.
@@ -202,26 +223,41 @@ impl Ends {
         let settlement = end.map(|(settlement, _)| settlement);
         let tokens = settlement.map(|end| end.usage);
         self.outcome.push(settlement.map(|end| end.outcome.as_str().to_owned()));
-        self.error_code.push(settlement.and_then(|end| end.error).map(|code| code.as_str().to_owned()));
-        self.provider_status.push(settlement.and_then(|end| end.provider_status).map(Into::into));
-        self.served_model.push(settlement.and_then(|end| end.served_model.clone()));
+        self.error_code.push(
+            settlement
+                .and_then(|end| end.error)
+                .map(|code| code.as_str().to_owned()),
+        );
+        self.provider_status
+            .push(settlement.and_then(|end| end.provider_status).map(Into::into));
+        self.served_model
+            .push(settlement.and_then(|end| end.served_model.clone()));
         self.input_tokens.push(tokens.map(|used| bigint(used.input_tokens)));
-        self.cached_input_tokens.push(tokens.map(|used| bigint(used.cached_input_tokens)));
+        self.cached_input_tokens
+            .push(tokens.map(|used| bigint(used.cached_input_tokens)));
         self.output_tokens.push(tokens.map(|used| bigint(used.output_tokens)));
-        self.reasoning_tokens.push(tokens.map(|used| bigint(used.reasoning_tokens)));
-        self.usage_source.push(settlement.map(|end| end.usage_source.as_str().to_owned()));
+        self.reasoning_tokens
+            .push(tokens.map(|used| bigint(used.reasoning_tokens)));
+        self.usage_source
+            .push(settlement.map(|end| end.usage_source.as_str().to_owned()));
         self.price_id.push(end.and_then(|(_, charge)| charge.price_id));
-        self.cost_usd.push(end.and_then(|(_, charge)| charge.cost).map(|cost| cost.amount()));
+        self.cost_usd
+            .push(end.and_then(|(_, charge)| charge.cost).map(|cost| cost.amount()));
         self.ended_at.push(settlement.map(|end| end.ended_at.to_datetime()));
-        self.first_token_ms.push(settlement.and_then(|end| end.first_token_ms).map(bigint));
+        self.first_token_ms
+            .push(settlement.and_then(|end| end.first_token_ms).map(bigint));
     }
 }
 
 /// The charge for a settled attempt: by the model that the provider says it used if that has a price, else by the model
 /// that was asked for.
 pub(crate) fn charge(prices: &PriceList, attempt: &Attempt, settlement: &Settlement) -> Charge {
-    let models: Vec<&str> =
-        settlement.served_model.as_deref().into_iter().chain([attempt.target.model.as_str()]).collect();
+    let models: Vec<&str> = settlement
+        .served_model
+        .as_deref()
+        .into_iter()
+        .chain([attempt.target.model.as_str()])
+        .collect();
     prices.charge(
         &attempt.target.provider,
         &models,

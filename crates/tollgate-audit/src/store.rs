@@ -54,13 +54,19 @@ impl Store {
     /// A store that connects when it is first used, with at most `max_connections` to the database. Needs a runtime.
     pub fn connect(database_url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(database_url)?.application_name("tollgate-audit");
-        let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_LIMIT);
-        Ok(Self { pool: pool.connect_lazy_with(options) })
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_LIMIT);
+        Ok(Self {
+            pool: pool.connect_lazy_with(options),
+        })
     }
 
     /// Whether the database answers and has the ledger's tables.
     pub async fn ping(&self) -> Result<(), Error> {
-        sqlx::query_scalar!("SELECT count(*) FROM attempts WHERE false").fetch_one(&self.pool).await?;
+        sqlx::query_scalar!("SELECT count(*) FROM attempts WHERE false")
+            .fetch_one(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -121,7 +127,10 @@ async fn write_attempts(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
         .attempts
         .values()
         .map(|(attempt, settlement)| {
-            (*attempt, settlement.map(|end| (end, rows::charge(&prices, attempt, end))))
+            (
+                *attempt,
+                settlement.map(|end| (end, rows::charge(&prices, attempt, end))),
+            )
         })
         .collect();
     let changed = upsert(connection, &priced).await?;
@@ -231,7 +240,9 @@ async fn write_abandonments(connection: &mut PgConnection, batch: &Batch<'_>) ->
     }
     let ids: Vec<Uuid> = batch.abandonments.keys().copied().collect();
     let moments: Vec<_> = batch.abandonments.values().copied().map(Millis::to_datetime).collect();
-    let done = sqlx::query_file!("queries/abandonments.sql", &ids, &moments).execute(connection).await?;
+    let done = sqlx::query_file!("queries/abandonments.sql", &ids, &moments)
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected())
 }
 
@@ -242,7 +253,10 @@ async fn write_requests(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
     let ids: Vec<Uuid> = batch.requests.keys().copied().collect();
     let ends: Vec<&Conclusion> = batch.requests.values().copied().collect();
     let texts = |text: fn(&Conclusion) -> String| -> Vec<String> { ends.iter().map(|end| text(end)).collect() };
-    let errors: Vec<Option<String>> = ends.iter().map(|end| end.error.map(|code| code.as_str().to_owned())).collect();
+    let errors: Vec<Option<String>> = ends
+        .iter()
+        .map(|end| end.error.map(|code| code.as_str().to_owned()))
+        .collect();
     let resends: Vec<i64> = ends.iter().map(|end| end.resends.into()).collect();
     let keys: Vec<Uuid> = ends.iter().map(|end| end.caller.key_id.as_uuid()).collect();
     let tags: Vec<_> = ends.iter().map(|end| rows::tags(&end.caller)).collect();

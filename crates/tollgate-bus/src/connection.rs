@@ -30,8 +30,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Room for what an ack costs at the worst: a disk that syncs each message.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-const LEDGER_MAX_BYTES: i64 = 16 << 30;
-const PAYLOAD_MAX_BYTES: i64 = 8 << 30;
+const LEDGER_MAX_BYTES: i64 = 4 << 30;
+const PAYLOAD_MAX_BYTES: i64 = 2 << 30;
 const PAYLOAD_MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A connection to NATS. Cheap to clone.

@@ -21,7 +21,10 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn new(source: &str) -> Self {
-        Self { source: source.to_owned(), mistakes: RefCell::default() }
+        Self {
+            source: source.to_owned(),
+            mistakes: RefCell::default(),
+        }
     }
 
     pub(crate) fn add(&self, place: Place, path: &str, message: impl Into<String>) {
@@ -52,7 +55,11 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn root(node: &'a Node, sink: &'a Sink) -> Self {
-        Self { node, path: String::new(), sink }
+        Self {
+            node,
+            path: String::new(),
+            sink,
+        }
     }
 
     pub(crate) fn line(&self) -> usize {
@@ -138,7 +145,11 @@ impl<'a> Cursor<'a> {
     pub(crate) fn items(&self) -> Option<Vec<Cursor<'a>>> {
         match &self.node.value {
             Value::List(items) if self.node.oddity.is_none() => {
-                let item = |(index, node)| Cursor { node, path: format!("{}[{index}]", self.path), sink: self.sink };
+                let item = |(index, node)| Cursor {
+                    node,
+                    path: format!("{}[{index}]", self.path),
+                    sink: self.sink,
+                };
                 Some(items.iter().enumerate().map(item).collect())
             }
             Value::Null if self.node.oddity.is_none() => Some(Vec::new()),
@@ -170,30 +181,51 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// A mapping that is not in the file.
     pub(crate) fn absent() -> Self {
-        Self { mapping: None, unread: Vec::new(), known: Vec::new() }
+        Self {
+            mapping: None,
+            unread: Vec::new(),
+            known: Vec::new(),
+        }
     }
 
     fn new(mapping: &Cursor<'a>, entries: &'a [(Node, Node)]) -> Self {
         let mut unread = Vec::with_capacity(entries.len());
         let mut lines: HashMap<&str, usize> = HashMap::new();
         for (key, value) in entries {
-            let mut key = Cursor { node: key, path: mapping.path.clone(), sink: mapping.sink };
-            let Some(name) = key.text("a name as key") else { continue };
+            let mut key = Cursor {
+                node: key,
+                path: mapping.path.clone(),
+                sink: mapping.sink,
+            };
+            let Some(name) = key.text("a name as key") else {
+                continue;
+            };
             key.path = joined(&mapping.path, name);
             if let Some(line) = lines.insert(name, key.line()) {
                 key.mistake(format!("given twice, first in line {line}"));
                 lines.insert(name, line);
                 continue;
             }
-            let value = Cursor { node: value, path: key.path.clone(), sink: mapping.sink };
+            let value = Cursor {
+                node: value,
+                path: key.path.clone(),
+                sink: mapping.sink,
+            };
             unread.push(Field { name, key, value });
         }
-        Self { mapping: Some(mapping.clone()), unread, known: Vec::new() }
+        Self {
+            mapping: Some(mapping.clone()),
+            unread,
+            known: Vec::new(),
+        }
     }
 
     /// A key's value, if the key is there, without reading it.
     pub(crate) fn peek(&self, name: &str) -> Option<Cursor<'a>> {
-        self.unread.iter().find(|field| field.name == name).map(|field| field.value.clone())
+        self.unread
+            .iter()
+            .find(|field| field.name == name)
+            .map(|field| field.value.clone())
     }
 
     fn take(&mut self, name: &'static str) -> Option<Cursor<'a>> {
@@ -203,11 +235,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A key that may be left out.
-    pub(crate) fn optional<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&Cursor<'a>) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn optional<T>(&mut self, name: &'static str, read: impl FnOnce(&Cursor<'a>) -> Option<T>) -> Option<T> {
         read(&self.take(name)?)
     }
 
@@ -222,16 +250,14 @@ impl<'a> Fields<'a> {
     }
 
     /// A key that must be there.
-    pub(crate) fn required<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnOnce(&Cursor<'a>) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn required<T>(&mut self, name: &'static str, read: impl FnOnce(&Cursor<'a>) -> Option<T>) -> Option<T> {
         match self.take(name) {
             Some(value) => read(&value),
             None => {
                 if let Some(mapping) = &self.mapping {
-                    mapping.sink.add(mapping.node.place, &joined(&mapping.path, name), "missing");
+                    mapping
+                        .sink
+                        .add(mapping.node.place, &joined(&mapping.path, name), "missing");
                 }
                 None
             }
@@ -245,17 +271,19 @@ impl<'a> Fields<'a> {
     }
 
     /// A list that may be left out; each entry that `read` accepts.
-    pub(crate) fn list<T>(
-        &mut self,
-        name: &'static str,
-        read: impl FnMut(Cursor<'a>) -> Option<T>,
-    ) -> Vec<T> {
-        self.optional(name, Cursor::items).unwrap_or_default().into_iter().filter_map(read).collect()
+    pub(crate) fn list<T>(&mut self, name: &'static str, read: impl FnMut(Cursor<'a>) -> Option<T>) -> Vec<T> {
+        self.optional(name, Cursor::items)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(read)
+            .collect()
     }
 
     /// All that is left, for a mapping whose keys are free: where the key is, its text, and its value.
     pub(crate) fn rest(self) -> impl Iterator<Item = (Cursor<'a>, &'a str, Cursor<'a>)> {
-        self.unread.into_iter().map(|field| (field.key, field.name, field.value))
+        self.unread
+            .into_iter()
+            .map(|field| (field.key, field.name, field.value))
     }
 
     /// Reports the keys that nobody read.
@@ -263,7 +291,9 @@ impl<'a> Fields<'a> {
         for field in &self.unread {
             let near = suggestion(field.name, self.known.iter().copied());
             if near.is_empty() {
-                field.key.mistake(format!("unknown key, expected one of {}", self.known.join(", ")));
+                field
+                    .key
+                    .mistake(format!("unknown key, expected one of {}", self.known.join(", ")));
             } else {
                 field.key.mistake(format!("unknown key{near}"));
             }
@@ -272,7 +302,9 @@ impl<'a> Fields<'a> {
 }
 
 fn joined(path: &str, name: &str) -> String {
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     match (path, plain && !name.is_empty() && name.len() <= 64) {
         ("", true) => name.to_owned(),
         (_, true) => format!("{path}.{name}"),

@@ -1,7 +1,7 @@
 //! `tollgate.yaml`: reading it, checking it, and saying every mistake with its place.
 //!
-//! The file is read into a tree of nodes that know their lines ([`yaml`]), walked by [`read`] into the types of
-//! [`schema`], and then overridden by the environment ([`environment`]). A mistake never stops the walk, so that one run
+//! The file is read into a tree of nodes that know their lines (`yaml`), walked by `read` into the types of
+//! [`schema`], and then overridden by the environment (`environment`). A mistake never stops the walk, so that one run
 //! reports them all. [`Keyring`] answers whose key a request carries.
 
 mod cursor;

@@ -36,8 +36,10 @@ impl SecretRef {
                 _ => Err(SecretError::Unusable(name.clone())),
             },
             Self::File(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| SecretError::Read { path: path.clone(), source })?;
+                let text = std::fs::read_to_string(path).map_err(|source| SecretError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
                 match text.trim() {
                     "" => Err(SecretError::EmptyFile(path.clone())),
                     secret => Ok(secret.to_owned().into()),

@@ -40,7 +40,7 @@ fn web(text: &str) -> Result<Url, &'static str> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err("expected a URL that begins with https:// or http://");
     }
-    if has_userinfo(&url) {
+    if has_userinfo(text) {
         return Err("a URL here must not hold a user name or password");
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -57,8 +57,11 @@ fn parsed(text: &str) -> Option<Url> {
 }
 
 /// Whether there is one, be it empty as in `https://@host`, which the library drops.
-fn has_userinfo(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
+fn has_userinfo(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    rest.split(['/', '?', '#'])
+        .next()
+        .is_some_and(|authority| authority.contains('@'))
 }
 
 fn is_private(host: &Host<&str>) -> bool {
@@ -70,7 +73,9 @@ fn is_private(host: &Host<&str>) -> bool {
             let last = domain.rsplit('.').next().unwrap_or_default();
             // A single label is a container or a machine next door. The others are set aside for names that the public
             // DNS never has: RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`.
-            !domain.contains('.') || matches!(last, "localhost" | "local" | "internal") || domain.ends_with(".home.arpa")
+            !domain.contains('.')
+                || matches!(last, "localhost" | "local" | "internal")
+                || domain.ends_with(".home.arpa")
         }
     }
 }
@@ -100,11 +105,15 @@ pub(crate) fn nats(text: &str) -> Checked {
     const MESSAGE: &str = "expected nats://host:port, several separated by commas";
     let mut servers = Vec::new();
     for server in text.split(',').map(str::trim) {
-        let server = if server.contains("://") { server.to_owned() } else { format!("nats://{server}") };
+        let server = if server.contains("://") {
+            server.to_owned()
+        } else {
+            format!("nats://{server}")
+        };
         let url = parsed(&server).ok_or(MESSAGE)?;
         let host = url.host_str().is_some_and(|host| !host.is_empty());
         let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-        if !matches!(url.scheme(), "nats" | "tls" | "ws" | "wss") || !host || !bare {
+        if !matches!(url.scheme(), "nats" | "tls") || !host || !bare {
             return Err(MESSAGE);
         }
         servers.push(server);
@@ -159,6 +168,7 @@ mod tests {
             "http://localhost.example.com/v1",
             "https://user:pass@host/v1",
             "https://user@host/v1",
+            "https://@host/v1",
             "https://host/v1?key=1",
             "https://host/v1?",
             "https://host/v1#a",
@@ -172,15 +182,28 @@ mod tests {
 
     #[test]
     fn advertised_addresses_have_no_path() {
-        assert_eq!(advertise("http://ingress-0.ingress:8082/").as_deref(), Ok("http://ingress-0.ingress:8082"));
-        for text in ["10.0.0.5:8082", "https://a:1", "http://a:1/b", "http://a:0", "http://a:99999", "http://"] {
+        assert_eq!(
+            advertise("http://ingress-0.ingress:8082/").as_deref(),
+            Ok("http://ingress-0.ingress:8082")
+        );
+        for text in [
+            "10.0.0.5:8082",
+            "https://a:1",
+            "http://a:1/b",
+            "http://a:0",
+            "http://a:99999",
+            "http://",
+        ] {
             assert!(advertise(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn nats_servers() {
-        assert_eq!(nats("nats://a:4222, tls://b:4222,c").as_deref(), Ok("nats://a:4222,tls://b:4222,nats://c"));
+        assert_eq!(
+            nats("nats://a:4222, tls://b:4222,c").as_deref(),
+            Ok("nats://a:4222,tls://b:4222,nats://c")
+        );
         assert!(nats("nats://user:pass@a:4222").is_ok());
         assert!(nats_in_file("nats://user:pass@a:4222").is_err());
         for text in ["", ",", "nats://", "http://a", "nats://a/b", "nats://a:x", "nats://a b"] {

@@ -40,8 +40,13 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
 
 /// The shortest exact form of a size.
 pub(crate) fn size_text(size: usize) -> String {
-    let unit = UNITS[..3].iter().find(|(_, factor)| size >= *factor && size.is_multiple_of(*factor));
-    unit.map_or_else(|| format!("{size}B"), |(name, factor)| format!("{}{name}", size / factor))
+    let unit = UNITS[..3]
+        .iter()
+        .find(|(_, factor)| size >= *factor && size.is_multiple_of(*factor));
+    unit.map_or_else(
+        || format!("{size}B"),
+        |(name, factor)| format!("{}{name}", size / factor),
+    )
 }
 
 /// Longest length of time; well below where adding it to a clock could overflow.
@@ -77,7 +82,8 @@ fn number_and_unit(text: &str) -> (&str, &str) {
 
 /// An address to listen on.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+    text.parse()
+        .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
 /// The name of a provider, policy or key. A provider's becomes a part of a NATS subject.
@@ -108,16 +114,24 @@ pub(crate) fn line(text: &str, longest: usize) -> Result<String, String> {
     if (1..=longest).contains(&text.len()) && !text.trim().is_empty() && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
-    Err(format!("expected a text of 1 to {longest} bytes without control characters"))
+    Err(format!(
+        "expected a text of 1 to {longest} bytes without control characters"
+    ))
 }
 
 /// `sha256:` and 64 hexadecimal digits. The message does not repeat the value: it may be a key pasted by mistake.
 pub(crate) fn hash(text: &str) -> Result<[u8; 32], &'static str> {
     const MESSAGE: &str = "expected sha256: and 64 hexadecimal digits, the hash of the key and never the key itself";
-    let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64).ok_or(MESSAGE)?;
+    let digits = text
+        .strip_prefix("sha256:")
+        .filter(|digits| digits.len() == 64)
+        .ok_or(MESSAGE)?;
     let mut hash = [0; 32];
     for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        *byte = hex_digit(pair[0]).zip(hex_digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or(MESSAGE)?;
+        *byte = hex_digit(pair[0])
+            .zip(hex_digit(pair[1]))
+            .map(|(high, low)| high << 4 | low)
+            .ok_or(MESSAGE)?;
     }
     Ok(hash)
 }
@@ -131,11 +145,19 @@ pub(crate) fn secret(text: &str) -> Result<SecretRef, &'static str> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if let Some(name) = text.strip_prefix("env:") {
         let valid = !name.is_empty() && name.bytes().all(word) && !name.starts_with(|c: char| c.is_ascii_digit());
-        return if valid { Ok(SecretRef::Env(name.to_owned())) } else { Err("env: must be followed by the name of a variable") };
+        return if valid {
+            Ok(SecretRef::Env(name.to_owned()))
+        } else {
+            Err("env: must be followed by the name of a variable")
+        };
     }
     if let Some(path) = text.strip_prefix("file:") {
         let valid = !path.trim().is_empty() && !path.chars().any(char::is_control);
-        return if valid { Ok(SecretRef::File(path.into())) } else { Err("file: must be followed by the path of a file") };
+        return if valid {
+            Ok(SecretRef::File(path.into()))
+        } else {
+            Err("file: must be followed by the path of a file")
+        };
     }
     Err("expected env:NAME or file:/path, a secret itself must not be in this file")
 }
@@ -166,7 +188,10 @@ pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 pub(crate) fn permission(text: &str) -> Result<Permission, String> {
-    one_of(text, &[("complete", Permission::Complete), ("report", Permission::Report)])
+    one_of(
+        text,
+        &[("complete", Permission::Complete), ("report", Permission::Report)],
+    )
 }
 
 pub(crate) fn mask(text: &str) -> Result<Mask, String> {
@@ -183,10 +208,27 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("17B", 17), ("512KiB", 524_288), ("1MB", 1_000_000), ("2 GiB", 2 * GIB)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("17B", 17),
+            ("512KiB", 524_288),
+            ("1MB", 1_000_000),
+            ("2 GiB", 2 * GIB),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "KiB", "-1", "1.5MiB", "1MIB", "1 M", "99999999999999999999", "18446744073709551615KiB", "١KiB"] {
+        for text in [
+            "",
+            "KiB",
+            "-1",
+            "1.5MiB",
+            "1MIB",
+            "1 M",
+            "99999999999999999999",
+            "18446744073709551615KiB",
+            "١KiB",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
         assert_eq!(size_text(900 * KIB), "900KiB");
@@ -196,10 +238,28 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, milliseconds) in [("500ms", 500), ("2s", 2_000), ("10m", 600_000), ("1h", 3_600_000), ("7d", 604_800_000)] {
+        for (text, milliseconds) in [
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("10m", 600_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "s", "5", "0s", "-1s", "1.5s", "1w", "5S", "367d", "18446744073709551615d", "99999999999999999999s"] {
+        for text in [
+            "",
+            "s",
+            "5",
+            "0s",
+            "-1s",
+            "1.5s",
+            "1w",
+            "5S",
+            "367d",
+            "18446744073709551615d",
+            "99999999999999999999s",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
@@ -219,17 +279,41 @@ mod tests {
 
     #[test]
     fn hashes() {
-        assert_eq!(hash(&format!("sha256:{}", "0fA1".repeat(16))).unwrap()[..2], [0x0f, 0xa1]);
-        for text in ["".to_owned(), "0".repeat(64), format!("sha256:{}", "0".repeat(63)), format!("sha256:{}", "+1".repeat(32)), format!("sha256:{}", "é".repeat(32))] {
+        assert_eq!(
+            hash(&format!("sha256:{}", "0fA1".repeat(16))).unwrap()[..2],
+            [0x0f, 0xa1]
+        );
+        for text in [
+            "".to_owned(),
+            "0".repeat(64),
+            format!("sha256:{}", "0".repeat(63)),
+            format!("sha256:{}", "+1".repeat(32)),
+            format!("sha256:{}", "é".repeat(32)),
+        ] {
             assert!(hash(&text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn secrets_are_references_and_never_repeated() {
-        assert_eq!(secret("env:OPENAI_API_KEY"), Ok(SecretRef::Env("OPENAI_API_KEY".into())));
-        assert_eq!(secret("file:/run/secrets/a b"), Ok(SecretRef::File("/run/secrets/a b".into())));
-        for text in ["sk-proj-123", "env:", "env:sk-proj-123", "env:1A", "file:", "file: ", "ENV:A", ""] {
+        assert_eq!(
+            secret("env:OPENAI_API_KEY"),
+            Ok(SecretRef::Env("OPENAI_API_KEY".into()))
+        );
+        assert_eq!(
+            secret("file:/run/secrets/a b"),
+            Ok(SecretRef::File("/run/secrets/a b".into()))
+        );
+        for text in [
+            "sk-proj-123",
+            "env:",
+            "env:sk-proj-123",
+            "env:1A",
+            "file:",
+            "file: ",
+            "ENV:A",
+            "",
+        ] {
             let message = secret(text).unwrap_err();
             assert!(!message.contains("sk-proj"), "{message}");
         }
@@ -237,7 +321,10 @@ mod tests {
 
     #[test]
     fn moments_have_a_zone() {
-        assert_eq!(moment("2030-01-31T02:00:00+02:00").unwrap(), moment("2030-01-31T00:00:00Z").unwrap());
+        assert_eq!(
+            moment("2030-01-31T02:00:00+02:00").unwrap(),
+            moment("2030-01-31T00:00:00Z").unwrap()
+        );
         assert!(moment("2030-01-31").is_err());
         assert!(moment("2030-01-31T00:00:00").is_err());
     }

@@ -21,7 +21,10 @@ pub(crate) struct Place {
 
 impl From<Marker> for Place {
     fn from(marker: Marker) -> Self {
-        Self { line: marker.line().max(1), column: marker.col() + 1 }
+        Self {
+            line: marker.line().max(1),
+            column: marker.col() + 1,
+        }
     }
 }
 
@@ -65,7 +68,10 @@ pub(crate) struct Flaw {
 
 impl Flaw {
     fn new(place: impl Into<Place>, message: impl Into<String>) -> Self {
-        Self { place: place.into(), message: message.into() }
+        Self {
+            place: place.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -74,8 +80,8 @@ pub(crate) fn read(text: &str) -> Result<Option<Node>, Flaw> {
     let mut builder = Builder::default();
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event
-            .map_err(|error| Flaw::new(*error.marker(), format!("not valid YAML: {}", error.info())))?;
+        let (event, span) =
+            event.map_err(|error| Flaw::new(*error.marker(), format!("not valid YAML: {}", error.info())))?;
         let place = Place::from(span.start);
         match event {
             Event::DocumentStart(_) => {
@@ -104,12 +110,20 @@ pub(crate) fn read(text: &str) -> Result<Option<Node>, Flaw> {
 
 fn oddity(anchor: usize, tagged: bool) -> Option<&'static str> {
     // The parser numbers anchors from 1.
-    if anchor > 0 { Some(ANCHOR) } else { tagged.then_some(TAG) }
+    if anchor > 0 {
+        Some(ANCHOR)
+    } else {
+        tagged.then_some(TAG)
+    }
 }
 
 fn scalar(text: String, style: ScalarStyle) -> Value {
     let null = matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
-    if style == ScalarStyle::Plain && null { Value::Null } else { Value::Scalar(text) }
+    if style == ScalarStyle::Plain && null {
+        Value::Null
+    } else {
+        Value::Scalar(text)
+    }
 }
 
 /// A list or mapping whose end has not come yet.
@@ -167,18 +181,29 @@ mod tests {
 
     #[test]
     fn nodes_know_their_places() {
-        let Some(Node { value: Value::Map(entries), .. }) = read("# top\na:\n  b: 1\nc:\n- x\n").unwrap() else {
+        let Some(Node {
+            value: Value::Map(entries),
+            ..
+        }) = read("# top\na:\n  b: 1\nc:\n- x\n").unwrap()
+        else {
             panic!("a mapping");
         };
         assert_eq!(entries[0].0.place, Place { line: 2, column: 1 });
         assert_eq!(entries[0].1.place, Place { line: 3, column: 3 });
-        let Value::List(items) = &entries[1].1.value else { panic!("a list") };
+        let Value::List(items) = &entries[1].1.value else {
+            panic!("a list")
+        };
         assert_eq!(items[0].place, Place { line: 5, column: 3 });
     }
 
     #[test]
     fn depth_is_limited_before_the_stack_is() {
-        for deep in ["[".repeat(500_000), "- ".repeat(500_000), "? ".repeat(500_000), "{a: ".repeat(250_000)] {
+        for deep in [
+            "[".repeat(500_000),
+            "- ".repeat(500_000),
+            "? ".repeat(500_000),
+            "{a: ".repeat(250_000),
+        ] {
             assert!(read(&deep).is_err());
         }
         let indented: String = (0..1000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();

@@ -115,9 +115,6 @@ impl Folder {
 
     fn other(&mut self, c: char, at: usize, emit: &mut impl FnMut(u8, usize)) {
         self.gap = 0;
-        if self.spaced && canonical_combining_class(c) == 0 {
-            self.spaced = false;
-        }
         // A syllable or a voiced kana is a character of its own, not its first half followed by something.
         if matches!(c, '\u{3041}'..='\u{30ff}' | '\u{ac00}'..='\u{d7a3}') {
             self.place(c, at, emit);

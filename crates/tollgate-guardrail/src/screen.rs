@@ -144,7 +144,7 @@ impl Answer {
         let (held, session) = (&mut self.held, &mut self.session);
         text::visit_frame(self.dialect, &mut frame, &mut |slot, text| {
             let last = finished.contains(&slot.choice);
-            let window = held.entry(slot.clone()).or_insert_with(|| Held::new(&slot.kind));
+            let window = held.entry(slot.clone()).or_insert_with(|| Held::new(&slot.kind, session));
             let out = window.push(session, text).and_then(|mut out| {
                 if last {
                     out.push_str(&window.finish(session)?);
@@ -185,9 +185,9 @@ impl Answer {
 }
 
 impl Held {
-    fn new(kind: &SlotKind) -> Self {
+    fn new(kind: &SlotKind, session: &Session) -> Self {
         match kind {
-            SlotKind::Text(_) => Self::Text(Window::new()),
+            SlotKind::Text(_) => Self::Text(Window::new(session)),
             SlotKind::Arguments(_) => Self::Arguments(String::new()),
         }
     }

@@ -110,6 +110,14 @@ struct Inner {
     serial: u64,
 }
 
+impl Inner {
+    /// The log's line for a call, if it is still there.
+    fn line(&mut self, number: u64) -> Option<&mut Call> {
+        let place = number.checked_sub(self.forgotten)?;
+        self.log.get_mut(usize::try_from(place).ok()?)
+    }
+}
+
 impl Counter {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // The data is plain counts, valid after any panic.
@@ -190,9 +198,9 @@ impl Ticket {
     }
 
     /// Notes what the request asks for.
-    pub(crate) fn asked(&self, model: Option<&str>, stream: bool) {
+    pub(crate) fn asked(&self, model: Option<String>, stream: bool) {
         self.change(|call| {
-            call.model = model.map(str::to_owned);
+            call.model = model;
             call.stream = stream;
         });
     }
@@ -221,18 +229,19 @@ impl Ticket {
             Outcome::Error | Outcome::Refused => (0, 0),
             _ => (self.input_tokens, self.output_tokens),
         };
-        self.change(|call| {
+        let mut inner = self.counter.lock();
+        if inner.epoch != self.epoch {
+            return;
+        }
+        inner.stats.open -= 1;
+        inner.stats.input_tokens += input;
+        inner.stats.output_tokens += output;
+        *inner.stats.of(outcome) += 1;
+        if let Some(call) = inner.line(self.number) {
             call.outcome = outcome;
             call.input_tokens = input;
             call.output_tokens = output;
             call.ended_ms = Some(now_ms());
-        });
-        let mut inner = self.counter.lock();
-        if inner.epoch == self.epoch {
-            inner.stats.open -= 1;
-            inner.stats.input_tokens += input;
-            inner.stats.output_tokens += output;
-            *inner.stats.of(outcome) += 1;
         }
     }
 
@@ -242,11 +251,7 @@ impl Ticket {
         if inner.epoch != self.epoch {
             return;
         }
-        let place = self.number.checked_sub(inner.forgotten);
-        if let Some(call) = place
-            .and_then(|place| usize::try_from(place).ok())
-            .and_then(|place| inner.log.get_mut(place))
-        {
+        if let Some(call) = inner.line(self.number) {
             edit(call);
         }
     }

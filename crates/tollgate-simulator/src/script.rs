@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Parts per million: rates are turned into whole numbers once, so that shares add up without rounding drift.
 pub(crate) const MILLION: u32 = 1_000_000;
 
+/// Most words of an answer.
+pub(crate) const MOST_WORDS: u32 = 200_000;
+
 /// What the simulator does. All shares are of the calls that pass authentication and validation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,7 +23,7 @@ pub struct Script {
     pub chunk_delay_ms: u64,
     /// Tokens per content chunk of a streamed answer; at least 1.
     pub chunk_tokens: u32,
-    /// Length of a text answer in words: cut to it, or padded up to it. Unset: whatever the echo gives.
+    /// Length of a text answer in words, at most 200,000: cut to it, or padded up to it. Unset: whatever the echo gives.
     pub output_words: Option<u32>,
     /// Prompt tokens reported as read from a cache, at most the prompt's own tokens.
     pub cached_tokens: u64,
@@ -246,13 +249,16 @@ impl Behaviour {
         if !self.error_statuses.iter().all(|status| is_error(*status)) {
             return refuse("error_status", "must be between 400 and 599");
         }
+        if self.output_words.is_some_and(|words| words > MOST_WORDS) {
+            return refuse("output_words", "must be at most 200000");
+        }
         if self.chunk_tokens == 0 {
             return refuse("chunk_tokens", "must be at least 1");
         }
         Ok(())
     }
 
-    /// The rates in parts per million, in the order of `trouble::KINDS`.
+    /// The rates in parts per million, in the order error, cut, stall, error inside, which [`crate::trouble::Draws`] relies on.
     pub(crate) fn shares(&self) -> [u32; 4] {
         let ppm = |rate: f64| (rate.clamp(0.0, 1.0) * f64::from(MILLION)).round() as u32;
         [

@@ -4,7 +4,7 @@
 //! reached one happens and pays for it. Over N calls a rate r therefore gives N·r troubles, give or take one, which
 //! lets a test compare counts instead of bounding a probability.
 
-use crate::script::{Behaviour, MILLION, Script, is_error};
+use crate::script::{Behaviour, MILLION, MOST_WORDS, Script, is_error};
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +62,9 @@ impl Draws {
         *credit -= MILLION;
         match kind {
             0 => {
-                let status = behaviour.error_statuses.get(*errors % behaviour.error_statuses.len().max(1));
+                let status = behaviour
+                    .error_statuses
+                    .get(*errors % behaviour.error_statuses.len().max(1));
                 *errors += 1;
                 Trouble::Error(status.copied().unwrap_or(500))
             }
@@ -118,7 +120,7 @@ pub(crate) fn directives(prompt: &str, behaviour: &mut Behaviour) -> Result<Opti
             "delay_ms" => behaviour.delay_ms = number()?.into(),
             "chunk_delay_ms" => behaviour.chunk_delay_ms = number()?.into(),
             "chunk_tokens" => behaviour.chunk_tokens = number()?.max(1),
-            "words" => behaviour.output_words = Some(number()?),
+            "words" => behaviour.output_words = Some(number()?.min(MOST_WORDS)),
             "cached_tokens" => behaviour.cached_tokens = number()?.into(),
             "retry_after_s" => behaviour.retry_after_s = Some(number()?.into()),
             _ => return Err(directive.to_owned()),

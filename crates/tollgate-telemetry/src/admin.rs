@@ -32,7 +32,7 @@ impl Readiness {
 #[derive(Clone)]
 struct Shared {
     telemetry: Telemetry,
-    readiness: Readiness,
+    readiness: Vec<Readiness>,
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
@@ -42,9 +42,9 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves `telemetry` and `readiness` on `listener`.
+    /// Serves `telemetry` on `listener`, and says ready when every role of the process is.
     #[must_use]
-    pub fn new(listener: TcpListener, telemetry: Telemetry, readiness: Readiness) -> Self {
+    pub fn new(listener: TcpListener, telemetry: Telemetry, readiness: Vec<Readiness>) -> Self {
         Self {
             listener,
             shared: Shared { telemetry, readiness },
@@ -65,7 +65,7 @@ impl Admin {
 }
 
 async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    if shared.readiness.is_ready() {
+    if shared.readiness.iter().all(Readiness::is_ready) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

@@ -24,7 +24,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
         By::Tag => GroupBy::Tag,
     };
     let now = Millis::now();
-    let rows = Store::connect(&url, 1).await?.cost(by, start(&since, now)?, now).await?;
+    let rows = Store::connect(&url, 1)?.cost(by, start(&since, now)?, now).await?;
     let rendering = match format {
         Format::Table => Rendering::Table,
         Format::Csv => Rendering::Csv,

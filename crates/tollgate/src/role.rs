@@ -1,6 +1,6 @@
 //! Running one role, or all of them in one process, from configuration to the last flush.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tollgate_bus::{Bus, Courier};
-use tollgate_config::Config;
+use tollgate_config::{Config, Keyring};
 use tollgate_telemetry::{Admin, Readiness, Telemetry};
 
 use crate::cli::RoleArgs;
@@ -101,8 +101,9 @@ impl Process {
         for role in roles {
             bound.push(Bound::new(role, config).await?);
         }
+        let client = format!("tollgate-{name}");
         let bus = tokio::select! {
-            bus = Bus::connect(&config.bus, &format!("tollgate-{name}")) => bus?,
+            bus = Bus::connect(&config.bus, &client) => bus?,
             () = stop.cancelled() => bail!("stopped while waiting for NATS"),
         };
         let mut process = Self { tasks: JoinSet::new(), readiness: Vec::new(), stop, bus };
@@ -231,7 +232,9 @@ impl Bound {
                 process.spawn(&format!("worker of {provider}"), service.run(stop));
             }
             Self::Audit(listener) => {
-                let service = tollgate_audit::Service::build(config, listener, &bus, metrics, ready).await?;
+                let keys = Arc::new(Keyring::new(&config.keys));
+                let consumer = bus.ledger_consumer().await?;
+                let service = tollgate_audit::Service::build(&config.audit, keys, consumer, listener, metrics, ready)?;
                 process.spawn("audit", service.run(stop));
             }
         }

@@ -6,6 +6,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::View;
 use super::glyph::Glyph;
 
 const MAX_DIGITS: usize = 19;
@@ -61,9 +62,10 @@ pub(super) enum Finding {
     Undecided,
 }
 
-/// Looks at the digit at `start`; nothing before `floor` counts as its neighbour.
-pub(super) fn at(glyphs: &[Glyph], floor: usize, start: usize, last: bool) -> Finding {
-    let back = |n: usize| (start >= floor + n).then(|| glyphs[start - n].c);
+/// Looks at the digit at `start`.
+pub(super) fn at(view: &View<'_>, start: usize) -> Finding {
+    let View { glyphs, last, .. } = *view;
+    let back = |n| view.before(start, n);
     let skip = || {
         let rest = glyphs[start..].iter().position(|glyph| !glyph.c.is_ascii_digit());
         Finding::Nothing(rest.map_or(glyphs.len(), |rest| start + rest))

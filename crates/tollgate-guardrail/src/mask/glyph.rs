@@ -38,6 +38,9 @@ impl Reader {
 /// The ASCII character that `c` stands for, if there is one that matters in an address or a number.
 fn plain(c: char) -> char {
     const ZEROS: [u32; 9] = [0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xe50, 0x1040, 0x17e0];
+    if c.is_ascii() {
+        return c;
+    }
     let code = c as u32;
     let ascii = |code: u32| char::from_u32(code).unwrap_or(c);
     match c {

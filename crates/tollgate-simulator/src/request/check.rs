@@ -214,7 +214,11 @@ pub(crate) fn not_supported(path: &str, value: &str, choices: &[&str]) -> ApiErr
 pub(crate) fn name(object: &Object<'_>) -> Result<String, ApiError> {
     let value = object.string("name")?;
     let path = object.path_of("name");
-    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    {
         return Err(ApiError::invalid(format!(
             "Invalid '{path}': string does not match pattern. Expected a string that matches the pattern \
              '^[a-zA-Z0-9_-]+$'."

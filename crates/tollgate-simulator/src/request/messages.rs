@@ -47,16 +47,25 @@ pub(crate) fn read(list: &[Value]) -> Result<Messages, ApiError> {
         let message = Object::of(value, &path)?;
         let role = message.choice("role", &ROLES)?;
         if role == "tool" {
-            asked.as_mut().map_or_else(|| Err(stray(index)), |a| a.answer(&message, index))?;
+            asked
+                .as_mut()
+                .map_or_else(|| Err(stray(index)), |a| a.answer(&message, index))?;
         } else if let Some(asked) = asked.take() {
             asked.settled()?;
         }
         one(&message, role, &mut seen)?;
         if role == "assistant" {
-            asked = calls(&message)?.map(|open| Asked { index, all: open.clone(), open });
+            asked = calls(&message)?.map(|open| Asked {
+                index,
+                all: open.clone(),
+                open,
+            });
         }
     }
-    asked.map_or(Ok(seen), |asked| asked.settled().map(|()| seen))
+    if let Some(asked) = asked {
+        asked.settled()?;
+    }
+    Ok(seen)
 }
 
 /// The tool calls of one assistant message.
@@ -104,7 +113,14 @@ fn stray(index: usize) -> ApiError {
 fn one(message: &Object<'_>, role: &str, seen: &mut Messages) -> Result<(), ApiError> {
     message.only(match role {
         "assistant" => &[
-            "role", "content", "name", "refusal", "audio", "annotations", "tool_calls", "function_call",
+            "role",
+            "content",
+            "name",
+            "refusal",
+            "audio",
+            "annotations",
+            "tool_calls",
+            "function_call",
         ],
         "tool" => &["role", "content", "tool_call_id"],
         _ => &["role", "content", "name"],
@@ -176,7 +192,10 @@ fn part<'a>(value: &'a Value, path: &str, role: &str, seen: &mut Messages) -> Re
         "image_url" => {
             inner.only(&["url", "detail"])?;
             let url = inner.string("url")?;
-            if !["http://", "https://", "data:image/"].iter().any(|scheme| url.starts_with(scheme)) {
+            if !["http://", "https://", "data:image/"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+            {
                 return Err(ApiError::invalid(format!(
                     "Invalid '{inner_path}.url'. Expected a valid URL, but got a value with an invalid format."
                 ))

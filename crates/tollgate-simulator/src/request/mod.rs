@@ -76,9 +76,12 @@ pub(crate) struct Request {
 }
 
 /// What can be said of a request even if it is refused: its model and whether it wants a stream.
-pub(crate) fn glance(body: &Value) -> (Option<&str>, bool) {
+pub(crate) fn glance(body: &Value) -> (Option<String>, bool) {
     let model = body.get("model").and_then(Value::as_str);
-    (model, body.get("stream").and_then(Value::as_bool).unwrap_or(false))
+    (
+        model.map(str::to_owned),
+        body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+    )
 }
 
 /// Parses the body. Not JSON, or not an object, is an error in the service's words.
@@ -90,7 +93,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
         )
     };
     let value: Value = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
-    if value.is_object() { Ok(value) } else { Err(unreadable()) }
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(unreadable())
+    }
 }
 
 /// Checks a parsed body against the service's rules and this provider's models.
@@ -190,7 +197,7 @@ fn extras(request: &Object<'_>) -> Result<(), ApiError> {
     request.maybe_choice("verbosity", &["low", "medium", "high"])?;
     let efforts = ["none", "minimal", "low", "medium", "high", "xhigh"];
     request.maybe_choice("reasoning_effort", &efforts)?;
-    for key in ["audio", "prediction", "web_search_options", "moderation"] {
+    for key in ["audio", "prediction", "web_search_options"] {
         if let Some(value) = request.get(key) {
             Object::of(value, key)?;
         }

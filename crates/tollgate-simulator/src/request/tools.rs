@@ -116,7 +116,10 @@ fn tool(value: &Value, path: &str) -> Result<Tool, ApiError> {
     }
     inner.only(&["name", "description", "parameters", "strict"])?;
     inner.maybe_bool("strict")?;
-    let parameters = inner.get("parameters").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let parameters = inner
+        .get("parameters")
+        .cloned()
+        .unwrap_or_else(|| Value::Object(Map::new()));
     if let Value::Object(schema) = &parameters {
         // The service wants an object schema: arguments are always an object.
         let kind = schema.get("type").and_then(Value::as_str);
@@ -160,7 +163,10 @@ pub(crate) fn format(request: &Object<'_>) -> Result<Format, ApiError> {
             name(&inner)?;
             inner.maybe_string("description")?;
             inner.maybe_bool("strict")?;
-            let schema = inner.get("schema").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+            let schema = inner
+                .get("schema")
+                .cloned()
+                .unwrap_or_else(|| Value::Object(Map::new()));
             Object::of(&schema, "response_format.json_schema.schema")?;
             Ok(Format::Schema(schema))
         }

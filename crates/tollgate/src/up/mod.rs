@@ -57,7 +57,8 @@ async fn live(args: &UpArgs, stack: &mut Stack, begun: Instant) -> anyhow::Resul
     let endpoints = stack.endpoints();
     // Commands in other terminals look in the usual folder only.
     let _published = args.exec.is_empty().then(|| endpoints.publish(stack.data())).transpose()?;
-    if stack.is_simulated() {
+    // A command finds an empty ledger and a provider that has counted nothing yet.
+    if stack.is_simulated() && args.exec.is_empty() {
         let answer = first_answer(&endpoints).await.context("the first answer failed")?;
         eprintln!("  first answer after {:.1} s: {answer}", begun.elapsed().as_secs_f64());
     }

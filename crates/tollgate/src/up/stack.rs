@@ -84,13 +84,14 @@ impl Stack {
                 Ok(change) = self.changes.recv() => show(&change, &mut shown),
             }
         };
-        while let Ok(change) = self.changes.try_recv() {
-            show(&change, &mut shown);
-        }
+        let states = self.supervisor.states().borrow().clone();
         if all {
+            // A change that was told and not yet heard.
+            for (role, state) in states {
+                show(&RoleChange { role, state }, &mut shown);
+            }
             return Ok(());
         }
-        let states = self.supervisor.states().borrow().clone();
         for (role, state) in states {
             if !matches!(state, RoleState::Ready { .. }) {
                 eprintln!("  {role} did not become ready; the end of its log:");

@@ -1,0 +1,154 @@
+//! Audit as a service: three tasks that live and end together.
+//!
+//! `consume` and `orphans` wait out a database that is away and never fail; an error of `reports`, or a panic in any of
+//! them, ends the service, so that whoever runs it starts it anew.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tollgate_bus::ledger::LedgerConsumer;
+use tollgate_config::{Keyring, schema::Audit};
+use tollgate_proto::{DESCRIPTORS, v1::reports_server::ReportsServer};
+use tollgate_telemetry::{Metrics, Readiness};
+use tollgate_types::Millis;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    Error, Store,
+    consume::{CaughtUp, Consume, chain},
+    grpc::Reports,
+};
+
+/// Audit, ready to run.
+pub struct Service {
+    store: Store,
+    consume: Consume,
+    orphans: Orphans,
+    reports: Reports,
+    listener: TcpListener,
+}
+
+impl Service {
+    /// Puts the parts together. The database is reached when it is first needed, and waited for.
+    pub fn build(
+        config: &Audit,
+        keys: Arc<Keyring>,
+        consumer: LedgerConsumer,
+        listener: TcpListener,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Result<Self, Error> {
+        let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
+        let store = Store::connect(url.expose_secret(), config.max_connections)?;
+        let caught_up = CaughtUp::default();
+        let orphans = Orphans {
+            store: store.clone(),
+            grace: config.orphan_grace,
+            interval: config.orphan_interval,
+            caught_up: caught_up.clone(),
+            metrics: metrics.clone(),
+        };
+        let consume = Consume {
+            store: store.clone(),
+            consumer,
+            batch: config.batch.max(1),
+            caught_up,
+            metrics,
+            readiness,
+        };
+        let reports = Reports {
+            store: store.clone(),
+            keys,
+        };
+        Ok(Self {
+            store,
+            consume,
+            orphans,
+            reports,
+            listener,
+        })
+    }
+
+    /// Works until `stop`: then the batch in hand is written and acknowledged, reports under way are answered, and the
+    /// connections to the database are closed.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let together = stop.child_token();
+        let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+        let (consume, orphans, reports) = (self.consume, self.orphans, self.reports);
+        let token = together.clone();
+        tasks.spawn(async move {
+            consume.run(token).await;
+            Ok(())
+        });
+        let token = together.clone();
+        tasks.spawn(async move {
+            orphans.run(token).await;
+            Ok(())
+        });
+        tasks.spawn(serve(reports, self.listener, together.clone()));
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            // The first to end takes the others with it; its error is the one that counts.
+            together.cancel();
+            result = result.and(ended.unwrap_or_else(|error| Err(Error::Task(error))));
+        }
+        self.store.close().await;
+        result
+    }
+}
+
+async fn serve(reports: Reports, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ReportsServer<Reports>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()?;
+    Server::builder()
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(ReportsServer::new(reports))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled_owned(),
+        )
+        .await?;
+    Ok(())
+}
+
+/// Gives up, at intervals, on attempts that nobody settles.
+struct Orphans {
+    store: Store,
+    grace: Duration,
+    interval: Duration,
+    caught_up: CaughtUp,
+    metrics: Metrics,
+}
+
+impl Orphans {
+    async fn run(self, stop: CancellationToken) {
+        let mut ticks = interval(self.interval.max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if !self.caught_up.get() {
+                continue;
+            }
+            match self.store.orphan(Millis::now(), self.grace).await {
+                Ok(0) => {}
+                Ok(found) => {
+                    self.metrics.orphans.add(found, &[]);
+                    tracing::warn!(
+                        attempts = found,
+                        "nobody saw the end of these attempts, their cost is estimated"
+                    );
+                }
+                Err(error) => tracing::warn!(error = %chain(&error), "cannot look for orphans"),
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The whole service on a real NATS and a Postgres of its own: what the stream holds ends up in the tables, whatever the
+//! database does in between, and reports are for those who may read them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tollgate_audit::{Service, migrate};
+use tollgate_bus::{
+    Bus,
+    subject::{LEDGER, LEDGER_CONSUMER, LEDGER_STREAM},
+};
+use tollgate_config::{
+    Keyring, SecretRef, hash_key,
+    schema::{Config, Key, Permission},
+};
+use tollgate_devstack::{Nats, NatsOptions, Paths, Postgres, PostgresOptions, SyncInterval, TempPaths};
+use tollgate_proto::v1::{self, reports_client::ReportsClient};
+use tollgate_telemetry::{Readiness, Telemetry};
+use tollgate_types::ledger::LedgerEvent;
+use tonic::{Code, Request, transport::Channel};
+
+use crate::support::{attempt, concluded, settled, settlement, started};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Stack {
+    bus: Bus,
+    raw: async_nats::Client,
+    postgres: Postgres,
+    readiness: Readiness,
+    reports: ReportsClient<Channel>,
+    stop: CancellationToken,
+    service: JoinSet<Result<(), tollgate_audit::Error>>,
+    _nats: Nats,
+    _paths: TempPaths,
+}
+
+impl Stack {
+    async fn start() -> Self {
+        let paths = Paths::temporary().unwrap();
+        let mut options = NatsOptions::new(paths.clone());
+        options.sync = SyncInterval::Every(Duration::from_secs(60));
+        let nats = Nats::start(options).await.unwrap();
+        // Durable, because it is killed: without, a commit may still be in memory only when it is confirmed.
+        let postgres = Postgres::start(PostgresOptions::new(paths.clone())).await.unwrap();
+        migrate(postgres.url()).await.unwrap();
+
+        let mut config: Config = tollgate_config::parse("", "test").unwrap();
+        config.bus.url = nats.url().to_owned();
+        let url_file = paths.data.join("database-url");
+        std::fs::write(&url_file, postgres.url()).unwrap();
+        config.audit.database_url = Some(SecretRef::File(url_file));
+        config.audit.batch = 50;
+        config.audit.orphan_interval = Duration::from_millis(50);
+        let bus = Bus::connect(&config.bus, "test").await.unwrap();
+        bus.init().await.unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = Channel::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let telemetry = Telemetry::without_logger("audit", &config.telemetry).unwrap();
+        let readiness = Readiness::default();
+        let keys = Keyring::new(&[key("complete", Permission::Complete), key("report", Permission::Report)]);
+        let service = Service::build(
+            &config.audit,
+            Arc::new(keys),
+            bus.ledger_consumer().await.unwrap(),
+            listener,
+            telemetry.metrics,
+            readiness.clone(),
+        );
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        running.spawn(service.unwrap().run(stop.clone()));
+        Self {
+            bus,
+            raw: async_nats::connect(nats.url()).await.unwrap(),
+            postgres,
+            readiness,
+            reports: ReportsClient::new(channel.connect_lazy()),
+            stop,
+            service: running,
+            _nats: nats,
+            _paths: paths,
+        }
+    }
+
+    async fn publish(&self, event: LedgerEvent) {
+        self.bus.ledger().publish(&event).await.unwrap();
+    }
+
+    /// Waits until the query's first row and column, as text, is `expected`.
+    async fn until(&self, sql: &str, expected: &str) {
+        let begun = Instant::now();
+        loop {
+            let seen = self.text(sql).await;
+            if seen.as_deref() == Ok(expected) {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "{sql}: {seen:?} is not {expected}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn text(&self, sql: &str) -> Result<String, String> {
+        let wrong = |error: sqlx::Error| error.to_string();
+        let mut connection = PgConnection::connect(self.postgres.url()).await.map_err(wrong)?;
+        let row = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut connection)
+            .await
+            .map_err(wrong)?;
+        row.try_get(0).map_err(wrong)
+    }
+
+    async fn until_ready(&self, ready: bool) {
+        let begun = Instant::now();
+        while self.readiness.is_ready() != ready {
+            assert!(begun.elapsed() < LIMIT, "readiness is not {ready}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn cost(&mut self, secret: Option<&str>) -> Result<Vec<v1::CostRow>, Code> {
+        let by = v1::GroupBy::Model.into();
+        let mut request = Request::new(v1::CostRequest {
+            by,
+            since_unix_ms: 0,
+            until_unix_ms: 0,
+        });
+        if let Some(secret) = secret {
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        }
+        self.reports
+            .cost(request)
+            .await
+            .map(|answer| answer.into_inner().rows)
+            .map_err(|status| status.code())
+    }
+
+    /// Messages of the ledger stream that are not acknowledged yet.
+    async fn unacknowledged(&self) -> u64 {
+        let jetstream = async_nats::jetstream::new(self.raw.clone());
+        let stream = jetstream.get_stream(LEDGER_STREAM).await.unwrap();
+        let info = stream.consumer_info(LEDGER_CONSUMER).await.unwrap();
+        info.num_pending + info.num_ack_pending as u64
+    }
+
+    /// Stops the service and sees that it ended well and left nothing in the stream.
+    async fn end(mut self) {
+        let begun = Instant::now();
+        while self.unacknowledged().await > 0 {
+            assert!(begun.elapsed() < LIMIT, "events are left in the stream");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.stop.cancel();
+        let ended = tokio::time::timeout(LIMIT, self.service.join_next()).await.unwrap();
+        ended.unwrap().unwrap().unwrap();
+        assert!(!self.readiness.is_ready());
+    }
+}
+
+fn key(name: &str, permission: Permission) -> Key {
+    Key {
+        name: name.to_owned(),
+        hash: hash_key(&format!("tg_{name}")),
+        expires_at: None,
+        tags: BTreeMap::new(),
+        policy: "default".to_owned(),
+        models: None,
+        permissions: vec![permission],
+        requests_per_minute: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_poisoned_event_costs_only_itself() {
+    let stack = Stack::start().await;
+    let mut poison = settlement();
+    poison.usage.input_tokens = u64::MAX;
+    for number in 1..=30 {
+        stack.publish(settled(number)).await;
+        match number {
+            10 => {
+                stack
+                    .publish(LedgerEvent::Settled {
+                        attempt: attempt(1000),
+                        settlement: poison.clone(),
+                    })
+                    .await
+            }
+            20 => stack
+                .raw
+                .publish(format!("{LEDGER}.settled.nobody"), "no event".into())
+                .await
+                .unwrap(),
+            _ => {}
+        }
+    }
+    stack.publish(concluded(1)).await;
+    stack.until("SELECT count(*)::text FROM requests", "1").await;
+    stack
+        .until(
+            "SELECT count(*) || ' ' || sum(trim_scale(cost_usd)) FROM attempts",
+            "30 0.00720",
+        )
+        .await;
+    let reasons = "SELECT string_agg(size || ' ' || subject, ', ' ORDER BY stream_sequence) FROM ledger_quarantine";
+    let size = serde_json::to_vec(&LedgerEvent::Settled {
+        attempt: attempt(1000),
+        settlement: poison,
+    })
+    .unwrap()
+    .len();
+    let about = attempt(1000).attempt_id;
+    let expected = format!("{size} {LEDGER}.settled.{about}, 8 {LEDGER}.settled.nobody");
+    stack.until(reasons, &expected).await;
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_dies_is_waited_for() {
+    let mut stack = Stack::start().await;
+    stack.publish(started(1)).await;
+    stack.until_ready(true).await;
+    stack.postgres.kill().await.unwrap();
+    for number in 2..=120 {
+        stack.publish(started(number)).await;
+        stack.publish(settled(number)).await;
+    }
+    stack.until_ready(false).await;
+    stack.postgres.restart().await.unwrap();
+    // The first never settles and its deadline is long past: it must not be given up before the rest has been read.
+    stack
+        .until("SELECT string_agg(n, ', ' ORDER BY n) FROM (SELECT count(*) || ' ' || state AS n FROM attempts GROUP BY state) s", "1 orphaned, 119 settled")
+        .await;
+    stack.until("SELECT count(*)::text FROM attempt_corrections", "0").await;
+    stack.until_ready(true).await;
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_for_keys_that_may() {
+    let mut stack = Stack::start().await;
+    stack.publish(settled(1)).await;
+    stack.until("SELECT count(*)::text FROM attempts", "1").await;
+    assert_eq!(stack.cost(None).await, Err(Code::Unauthenticated));
+    assert_eq!(stack.cost(Some("tg_unknown")).await, Err(Code::Unauthenticated));
+    assert_eq!(stack.cost(Some("tg_complete")).await, Err(Code::PermissionDenied));
+    let rows = stack.cost(Some("tg_report")).await.unwrap();
+    assert_eq!(
+        (rows.len(), rows[0].group.as_str(), rows[0].cost_usd.as_str()),
+        (1, "fast", "0.00024")
+    );
+    stack.end().await;
+}

@@ -1,0 +1,151 @@
+//! The entries of lists: keys, models, providers, policies. An entry with a mistake is left out.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    cursor::{Cursor, Fields},
+    schema::{Checks, Key, Model, ModelTarget, Permission, Policy, Provider, ProviderDialect},
+    url, value,
+};
+
+use super::links::{DEFAULT_POLICY, Kind, Links};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
+    let mut f = at.fields()?;
+    let name = links.name(&mut f, Kind::Key, value::name);
+    let hash = f.required("hash", |at| {
+        let hash = at.parse(value::hash)?;
+        links.hash(at, hash);
+        Some(hash)
+    });
+    let expires_at = f.optional("expires_at", |at| at.parse(value::moment));
+    let tags = f.optional("tags", tags).unwrap_or_default();
+    let policy = f.value("policy", DEFAULT_POLICY.to_owned(), |at| {
+        links.reference(at, Kind::Policy)
+    });
+    let models = f.optional("models", |at| {
+        let models = some(at, "leave the key out to allow all models")?;
+        Some(
+            models
+                .iter()
+                .filter_map(|at| links.reference(at, Kind::Model))
+                .collect(),
+        )
+    });
+    let permissions = f.value("permissions", vec![Permission::Complete], |at| {
+        let permissions = some(at, "leave the key out to allow completions")?;
+        Some(
+            permissions
+                .iter()
+                .filter_map(|at| at.parse(value::permission))
+                .collect(),
+        )
+    });
+    let requests_per_minute = f.optional("requests_per_minute", |at| at.count(1..=10_000_000));
+    f.finish();
+    Some(Key {
+        name: name?,
+        hash: hash?,
+        expires_at,
+        tags,
+        policy,
+        models,
+        permissions,
+        requests_per_minute,
+    })
+}
+
+/// A list with at least one entry. One that was emptied must not come to mean the default, which allows more.
+fn some<'a>(at: &Cursor<'a>, instead: &str) -> Option<Vec<Cursor<'a>>> {
+    let items = at.items()?;
+    if items.is_empty() {
+        at.mistake(format!("the list is empty, {instead}"));
+        return None;
+    }
+    Some(items)
+}
+
+/// Labels travel with each request and into each ledger row, so they are kept short.
+fn tags(at: &Cursor<'_>) -> Option<BTreeMap<String, String>> {
+    if at.is_null() {
+        return None;
+    }
+    let mut tags = BTreeMap::new();
+    for (key, name, label) in at.fields()?.rest() {
+        let name = key.parse(|_| value::line(name, 64));
+        let label = label.parse(|text| value::line(text, 256));
+        tags.extend(name.zip(label));
+    }
+    Some(tags)
+}
+
+pub(super) fn model<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Model> {
+    let mut f = at.fields()?;
+    let name = links.name(&mut f, Kind::Model, value::model_name);
+    let targets = f.required("targets", |at| {
+        let targets = some(at, "a model needs at least one target")?;
+        Some(targets.iter().filter_map(|at| target(at, links)).collect())
+    });
+    f.finish();
+    Some(Model {
+        name: name?,
+        targets: targets?,
+    })
+}
+
+fn target<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<ModelTarget> {
+    let mut f = at.fields()?;
+    let provider = f.required("provider", |at| links.reference(at, Kind::Provider));
+    let model = f.required("model", |at| at.parse(value::provider_model));
+    f.finish();
+    Some(ModelTarget {
+        provider: provider?,
+        model: model?,
+    })
+}
+
+pub(super) fn provider<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Provider> {
+    let mut f = at.fields()?;
+    let name = links.name(&mut f, Kind::Provider, value::name);
+    let dialect = f.value("dialect", ProviderDialect::Openai, |at| at.parse(value::dialect));
+    let base_url = f.required("base_url", |at| at.parse(url::base_url));
+    let api_key = f.optional("api_key", |at| at.parse(value::secret));
+    let concurrency = f.value("concurrency", 64, |at| at.count(1..=65_536));
+    let first_byte_timeout = f.value("first_byte_timeout", 5 * MINUTE, Cursor::duration);
+    let idle_timeout = f.value("idle_timeout", 2 * MINUTE, Cursor::duration);
+    f.finish();
+    Some(Provider {
+        name: name?,
+        dialect,
+        base_url: base_url?,
+        api_key,
+        concurrency,
+        first_byte_timeout,
+        idle_timeout,
+    })
+}
+
+pub(super) fn policy<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Policy> {
+    let mut f = at.fields()?;
+    let name = links.name(&mut f, Kind::Policy, value::name);
+    let prompt = checks(f.section("prompt"));
+    let answer = checks(f.section("answer"));
+    f.finish();
+    Some(Policy {
+        name: name?,
+        prompt,
+        answer,
+    })
+}
+
+fn checks(mut f: Fields<'_>) -> Checks {
+    let checks = Checks {
+        // A blank phrase would be found in every text.
+        deny: f.list("deny", |at| at.parse(|text| value::line(text, 1024))),
+        mask: f.list("mask", |at| at.parse(value::mask)),
+    };
+    f.finish();
+    checks
+}

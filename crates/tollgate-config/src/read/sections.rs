@@ -1,0 +1,132 @@
+//! The sections that hold single values, each with its default. `tollgate.default.yaml` says the same in comments; a test
+//! keeps the two alike.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{
+    cursor::{Cursor, Fields},
+    schema::{Audit, Bus, Guardrail, Ingress, LogFormat, Policy, Router, Telemetry, Worker},
+    url,
+    value::{self, GIB, KIB, MIB},
+};
+
+use super::{
+    entries,
+    links::{DEFAULT_POLICY, Links},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn address(at: &Cursor<'_>) -> Option<SocketAddr> {
+    at.parse(value::address)
+}
+
+pub(super) fn bus(mut f: Fields<'_>) -> Bus {
+    let bus = Bus {
+        url: f.value("url", "nats://127.0.0.1:4222".to_owned(), |at| {
+            at.parse(url::nats_in_file)
+        }),
+        // NATS refuses messages over 1 MiB unless told otherwise; the rest is for headers.
+        inline_limit: f.value("inline_limit", 256 * KIB, |at| at.size(KIB..=900 * KIB)),
+        // JetStream keeps at most five copies.
+        replicas: f.value("replicas", 1, |at| at.count(1..=5)),
+        retention: f.value("retention", 7 * DAY, Cursor::duration),
+    };
+    f.finish();
+    bus
+}
+
+pub(super) fn ingress(mut f: Fields<'_>) -> Ingress {
+    let body = f.peek("max_body");
+    let buffered = f.peek("max_buffered").or_else(|| body.clone());
+    let claim = f.peek("claim_timeout").or_else(|| f.peek("request_timeout"));
+    let ingress = Ingress {
+        http_listen: f.value("http_listen", local(8080), address),
+        grpc_listen: f.value("grpc_listen", local(8081), address),
+        delivery_listen: f.value("delivery_listen", local(8082), address),
+        delivery_advertise: f.optional("delivery_advertise", |at| at.parse(url::advertise)),
+        max_in_flight: f.value("max_in_flight", 4096, |at| at.count(1..=1_000_000)),
+        max_body_bytes: f.value("max_body", 32 * MIB, |at| at.size(KIB..=GIB)),
+        max_buffered_bytes: f.value("max_buffered", 512 * MIB, |at| at.size(KIB..=1024 * GIB)),
+        request_timeout: f.value("request_timeout", 10 * MINUTE, Cursor::duration),
+        claim_timeout: f.value("claim_timeout", SECOND, Cursor::duration),
+        max_resends: f.value("max_resends", 5, |at| at.count(0..=100)),
+    };
+    f.finish();
+    if let Some(at) = buffered.filter(|_| ingress.max_buffered_bytes < ingress.max_body_bytes) {
+        at.mistake("max_buffered must not be less than max_body, or no body of that size could be admitted");
+    }
+    if let Some(at) = claim.filter(|_| ingress.claim_timeout >= ingress.request_timeout) {
+        at.mistake("claim_timeout must be shorter than request_timeout");
+    }
+    ingress
+}
+
+pub(super) fn guardrail<'a>(mut f: Fields<'a>, links: &mut Links<'a>) -> Guardrail {
+    let mut guardrail = Guardrail {
+        delivery_listen: f.value("delivery_listen", local(8083), address),
+        delivery_advertise: f.optional("delivery_advertise", |at| at.parse(url::advertise)),
+        concurrency: f.value("concurrency", 64, |at| at.count(1..=65_536)),
+        policies: f.list("policies", |at| entries::policy(&at, links)),
+    };
+    f.finish();
+    if guardrail.policies.iter().all(|policy| policy.name != DEFAULT_POLICY) {
+        guardrail.policies.push(Policy {
+            name: DEFAULT_POLICY.to_owned(),
+            ..Policy::default()
+        });
+    }
+    guardrail
+}
+
+pub(super) fn router(mut f: Fields<'_>) -> Router {
+    let router = Router {
+        concurrency: f.value("concurrency", 256, |at| at.count(1..=65_536)),
+        max_attempts: f.value("max_attempts", 4, |at| at.count(1..=100)),
+    };
+    f.finish();
+    router
+}
+
+pub(super) fn worker(mut f: Fields<'_>) -> Worker {
+    let worker = Worker {
+        max_answer_bytes: f.value("max_answer", 64 * MIB, |at| at.size(KIB..=GIB)),
+        max_event_bytes: f.value("max_event", 4 * MIB, |at| at.size(KIB..=GIB)),
+        ledger_timeout: f.value("ledger_timeout", 5 * SECOND, Cursor::duration),
+    };
+    f.finish();
+    worker
+}
+
+pub(super) fn audit(mut f: Fields<'_>) -> Audit {
+    let audit = Audit {
+        database_url: f.optional("database_url", |at| at.parse(value::secret)),
+        grpc_listen: f.value("grpc_listen", local(8084), address),
+        batch: f.value("batch", 500, |at| at.count(1..=10_000)),
+        orphan_grace: f.value("orphan_grace", 5 * SECOND, Cursor::duration),
+        orphan_interval: f.value("orphan_interval", SECOND, Cursor::duration),
+        max_connections: f.value("max_connections", 8, |at| at.count(1..=1_000)),
+    };
+    f.finish();
+    audit
+}
+
+pub(super) fn telemetry(mut f: Fields<'_>) -> Telemetry {
+    let telemetry = Telemetry {
+        log: f.value("log", "warn,tollgate=info".to_owned(), |at| at.parse(value::log_filter)),
+        log_format: f.value("log_format", LogFormat::Text, |at| at.parse(value::log_format)),
+        otlp_endpoint: f.optional("otlp_endpoint", |at| at.parse(url::collector)),
+        admin_listen: f.value("admin_listen", local(9090), address),
+    };
+    f.finish();
+    telemetry
+}

@@ -1,0 +1,434 @@
+//! Whole files: what they mean when they are right, and what is said when they are not.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tollgate_config::{
+    Config, DEFAULTS, SecretRef, parse,
+    schema::{Mask, ModelTarget, Permission, ProviderDialect},
+};
+
+fn read(text: &str) -> Config {
+    parse(text, "tollgate.yaml").unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// All messages, without the file's name.
+fn mistakes(text: &str) -> Vec<String> {
+    let mistakes = parse(text, "tollgate.yaml").expect_err("a mistake");
+    let lines: Vec<_> = mistakes.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), mistakes.0.len(), "one line each");
+    lines
+        .iter()
+        .map(|line| line.strip_prefix("tollgate.yaml:").expect("the file's name").to_owned())
+        .collect()
+}
+
+fn only_mistake(text: &str) -> String {
+    let mistakes = mistakes(text);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    mistakes[0].clone()
+}
+
+/// `DEFAULTS` with its examples no longer comments.
+fn with_examples() -> String {
+    let line = |line: &str| match line.split_once('#') {
+        Some((indent, example))
+            if indent.trim().is_empty() && example.starts_with(|c: char| c == '-' || c.is_ascii_lowercase()) =>
+        {
+            format!("{indent}{example}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    DEFAULTS.lines().map(line).collect()
+}
+
+const SMALL: &str = "
+keys:
+- name: alice
+  hash: sha256:0000000000000000000000000000000000000000000000000000000000000001
+models:
+- name: small
+  targets: [{provider: local, model: llama}]
+providers:
+- name: local
+  base_url: http://vllm:8000/v1
+";
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    assert_eq!(format!("{:#?}", read(DEFAULTS)), format!("{:#?}", read("")));
+}
+
+#[test]
+fn documented_examples_are_valid() {
+    let config = read(&with_examples());
+    let key = &config.keys[0];
+    assert_eq!(key.name, "alice");
+    assert_eq!(key.expires_at.unwrap().to_rfc3339(), "2030-01-31T00:00:00+00:00");
+    assert_eq!(key.tags["team"], "research");
+    assert_eq!(key.policy, "strict");
+    assert_eq!(key.models.as_deref(), Some(["gpt-4o-mini".to_owned()].as_slice()));
+    assert_eq!(key.permissions, [Permission::Complete, Permission::Report]);
+    assert_eq!(key.requests_per_minute, Some(600));
+    let target = ModelTarget {
+        provider: "local".to_owned(),
+        model: "llama3.2:3b".to_owned(),
+    };
+    assert_eq!(config.models[0].targets[1], target);
+    assert_eq!(
+        config.providers[0].api_key,
+        Some(SecretRef::Env("OPENAI_API_KEY".to_owned()))
+    );
+    assert_eq!(config.providers[1].api_key, None);
+    let names: Vec<_> = config
+        .guardrail
+        .policies
+        .iter()
+        .map(|policy| policy.name.as_str())
+        .collect();
+    assert_eq!(names, ["strict", "default"]);
+    assert_eq!(config.guardrail.policies[0].prompt.mask, [Mask::Email, Mask::Card]);
+    assert_eq!(
+        config.audit.database_url,
+        Some(SecretRef::Env("TOLLGATE_DATABASE_URL".to_owned()))
+    );
+    assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+    assert_eq!(
+        config.guardrail.delivery_advertise.as_deref(),
+        Some("http://10.0.0.6:8083")
+    );
+}
+
+/// Finds the keys that the reader knows by giving each mapping one that it does not.
+#[test]
+fn every_key_is_documented() {
+    let strange = "
+'?': 1
+bus: {'?': 1}
+ingress: {'?': 1}
+keys: [{'?': 1}]
+models: [{'?': 1, targets: [{'?': 1}]}]
+providers: [{'?': 1}]
+guardrail: {'?': 1, policies: [{'?': 1, prompt: {'?': 1}}]}
+router: {'?': 1}
+worker: {'?': 1}
+audit: {'?': 1}
+telemetry: {'?': 1}
+";
+    let documented = with_examples();
+    let documented: Vec<_> = documented
+        .lines()
+        .filter_map(|line| line.trim_start_matches([' ', '-']).split_once(':'))
+        .map(|(key, _)| key)
+        .collect();
+    let found = mistakes(strange);
+    let known: Vec<_> = found
+        .iter()
+        .filter_map(|line| line.split_once("expected one of "))
+        .collect();
+    assert_eq!(known.len(), 14, "{found:#?}");
+    for key in known.iter().flat_map(|(_, keys)| keys.split(", ")) {
+        assert!(documented.contains(&key), "{key} is not in the defaults");
+    }
+}
+
+#[test]
+fn a_small_file_and_nothing_else() {
+    let config = read(SMALL);
+    let provider = &config.providers[0];
+    assert_eq!((provider.dialect, provider.concurrency), (ProviderDialect::Openai, 64));
+    assert_eq!(provider.first_byte_timeout, Duration::from_secs(300));
+    assert_eq!(provider.idle_timeout, Duration::from_secs(120));
+    assert_eq!(config.keys[0].policy, "default");
+    assert_eq!(config.keys[0].permissions, [Permission::Complete]);
+    assert!(config.keys[0].models.is_none() && config.keys[0].requests_per_minute.is_none());
+}
+
+#[test]
+fn nothing_at_all_is_all_defaults() {
+    for text in [
+        "",
+        "\n",
+        "# nothing\n",
+        "---\n",
+        "{}",
+        "null",
+        "bus:\nkeys:\n",
+        "\u{feff}bus: {}\n",
+    ] {
+        let config = read(text);
+        assert_eq!(config.ingress.http_listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.guardrail.policies.len(), 1);
+        assert!(config.guardrail.policies[0].name == "default" && config.guardrail.policies[0].prompt.is_empty());
+    }
+}
+
+#[test]
+fn a_default_policy_in_the_file_replaces_the_built_in_one() {
+    let config = read("guardrail: {policies: [{name: default, prompt: {mask: [email]}}]}");
+    assert_eq!(config.guardrail.policies.len(), 1);
+    assert_eq!(config.guardrail.policies[0].prompt.mask, [Mask::Email]);
+}
+
+#[test]
+fn windows_line_ends_and_quotes_are_fine() {
+    let config = read(&SMALL.replace('\n', "\r\n").replace("name: alice", "name: \"alice\""));
+    assert_eq!(config.keys[0].name, "alice");
+}
+
+const WRONG: &str = r#"bus:
+  url: nats://user:hunter2@nats:4222
+  inline_limit: 1MiB
+  replicas: three
+  retention: 1w
+ingress:
+  http_listen: localhost:8080
+  max_bodi: 1MiB
+  max_buffered: 1MiB
+  max_resends: -1
+  max_resends: 2
+keys:
+- name: alice smith
+  hash: tg_hunter2
+  expires_at: 2030-01-31
+  policy: strct
+  models: [smal, small]
+  permissions: [complete, admin]
+- hash: sha256:0000000000000000000000000000000000000000000000000000000000000001
+  tags: [a]
+models:
+- name: small
+  targets:
+  - {provider: opnai, model: gpt}
+  - model: gpt
+- name: small
+  targets: []
+- name: no targets
+providers:
+- name: openai
+  base_url: http://api.openai.com/v1
+  api_key: sk-hunter2
+  dialect: open-ai
+- name: third
+  base_url: https://third/v1?key=hunter2
+  concurrency: 0
+guardrail:
+  policies:
+  - name: strict
+    prompt: {mask: [emial], deny: [" "]}
+router: [1]
+worker:
+  ledger_timeout: 5
+audit:
+  database_url: postgres://user:hunter2@db
+telemtry: {}
+"#;
+
+#[test]
+fn all_mistakes_are_reported_with_their_places() {
+    let found = mistakes(WRONG);
+    let expected = [
+        "2:8: bus.url: a password must not be in this file, set NATS_URL instead",
+        "3:17: bus.inline_limit: out of range, expected a size from 1KiB to 900KiB",
+        "4:13: bus.replicas: expected a whole number from 1 to 5",
+        "5:14: bus.retention: expected a length of time such as 500ms, 2s, 10m, 1h or 7d",
+        "7:16: ingress.http_listen: expected an IP address and a port, such as 127.0.0.1:8080 or [::]:8080",
+        "8:3: ingress.max_bodi: unknown key; did you mean \"max_body\"?",
+        "9:17: ingress.max_buffered: max_buffered must not be less than max_body, or no body of that size could be admitted",
+        "10:16: ingress.max_resends: expected a whole number from 0 to 100",
+        "11:3: ingress.max_resends: given twice, first in line 10",
+        "13:9: keys[0].name: expected a name of 1 to 64 letters, digits, - and _",
+        "14:9: keys[0].hash: expected sha256: and 64 hexadecimal digits, the hash of the key and never the key itself",
+        "15:15: keys[0].expires_at: expected a date and time with time zone, such as 2030-01-31T00:00:00Z",
+        "16:11: keys[0].policy: no policy is named \"strct\"; did you mean \"strict\"?",
+        "17:12: keys[0].models[0]: no model is named \"smal\"; did you mean \"small\"?",
+        "18:27: keys[0].permissions[1]: expected complete or report, found \"admin\"",
+        "19:3: keys[1].name: missing",
+        "20:9: keys[1].tags: expected a mapping, found a list",
+        "24:16: models[0].targets[0].provider: no provider is named \"opnai\"; did you mean \"openai\"?",
+        "25:5: models[0].targets[1].provider: missing",
+        "26:9: models[1].name: the name \"small\" is taken by the model in line 22",
+        "27:12: models[1].targets: the list is empty, a model needs at least one target",
+        "28:3: models[2].targets: missing",
+        "28:9: models[2].name: expected a model name of 1 to 128 ASCII characters without spaces, * and >",
+        "31:13: providers[0].base_url: plain http would send the key readably over the internet, expected https",
+        "32:12: providers[0].api_key: expected env:NAME or file:/path, a secret itself must not be in this file",
+        "33:12: providers[0].dialect: expected openai, found \"open-ai\"; did you mean \"openai\"?",
+        "35:13: providers[1].base_url: a URL here must not hold a query (?) or fragment (#)",
+        "36:16: providers[1].concurrency: expected a whole number from 1 to 65536",
+        "40:21: guardrail.policies[0].prompt.mask[0]: expected email or card, found \"emial\"; did you mean \"email\"?",
+        "40:36: guardrail.policies[0].prompt.deny[0]: expected a text of 1 to 1024 bytes without control characters",
+        "41:9: router: expected a mapping, found a list",
+        "43:19: worker.ledger_timeout: expected a length of time such as 500ms, 2s, 10m, 1h or 7d",
+        "45:17: audit.database_url: expected env:NAME or file:/path, a secret itself must not be in this file",
+        "46:1: telemtry: unknown key; did you mean \"telemetry\"?",
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    assert!(
+        !found.iter().any(|line| line.contains("hunter2")),
+        "a secret is repeated: {found:#?}"
+    );
+}
+
+#[test]
+fn names_and_hashes_are_taken_once() {
+    let twice = "
+keys:
+- {name: a, hash: 'sha256:0000000000000000000000000000000000000000000000000000000000000001'}
+- {name: a, hash: 'sha256:0000000000000000000000000000000000000000000000000000000000000001'}
+providers:
+- {name: a, base_url: 'https://a'}
+- {name: a, base_url: 'https://a'}
+guardrail:
+  policies:
+  - name: a
+  - name: a
+";
+    assert_eq!(
+        mistakes(twice),
+        [
+            "4:10: keys[1].name: the name \"a\" is taken by the key in line 3",
+            "4:19: keys[1].hash: the hash is that of the key in line 3 already",
+            "7:10: providers[1].name: the name \"a\" is taken by the provider in line 6",
+            "11:11: guardrail.policies[1].name: the name \"a\" is taken by the policy in line 10",
+        ]
+    );
+}
+
+#[test]
+fn an_emptied_list_does_not_widen_a_right() {
+    for list in [
+        "models:",
+        "models: []",
+        "models: null",
+        "permissions:",
+        "permissions: []",
+    ] {
+        let text = SMALL.replace("models:\n- name", &format!("  {list}\nmodels:\n- name"));
+        assert!(only_mistake(&text).contains("the list is empty"), "{list}");
+    }
+}
+
+#[test]
+fn a_key_without_a_value_is_a_mistake() {
+    assert_eq!(
+        only_mistake("bus:\n  url:\n  replicas: 1\n"),
+        "2:3: bus.url: has no value"
+    );
+    let keyless = SMALL.replace("/v1\n", "/v1\n  api_key:\n");
+    assert_eq!(only_mistake(&keyless), "11:3: providers[0].api_key: has no value");
+}
+
+#[test]
+fn values_of_the_wrong_shape() {
+    assert_eq!(only_mistake("- bus\n"), "1:1: expected a mapping, found a list");
+    assert_eq!(only_mistake("bus\n"), "1:1: expected a mapping, found a single value");
+    assert_eq!(
+        only_mistake("bus: 1\n"),
+        "1:6: bus: expected a mapping, found a single value"
+    );
+    assert_eq!(
+        only_mistake("bus: {url: [a]}\n"),
+        "1:12: bus.url: expected a single value, found a list"
+    );
+    assert_eq!(
+        only_mistake("keys: {a: 1}\n"),
+        "1:7: keys: expected a list, found a mapping"
+    );
+    assert_eq!(
+        only_mistake("keys: [a]\n"),
+        "1:8: keys[0]: expected a mapping, found a single value"
+    );
+    assert_eq!(
+        only_mistake("? [a]\n: 1\n"),
+        "1:3: expected a name as key, found a list"
+    );
+}
+
+#[test]
+fn timeouts_that_contradict_each_other() {
+    assert_eq!(
+        only_mistake("ingress:\n  request_timeout: 500ms\n"),
+        "2:20: ingress.request_timeout: claim_timeout must be shorter than request_timeout"
+    );
+}
+
+#[test]
+fn yaml_that_is_not_allowed() {
+    let anchor = "anchors and aliases are not supported, write the value out";
+    assert_eq!(only_mistake("bus: &a {}\n"), format!("1:6: bus: {anchor}"));
+    assert_eq!(
+        mistakes("bus: {replicas: &a 1}\nrouter:\n  max_attempts: *a\n"),
+        [
+            format!("1:17: bus.replicas: {anchor}"),
+            format!("3:17: router.max_attempts: {anchor}")
+        ]
+    );
+    assert!(only_mistake("bus: !!map {}\n").contains("tags are not supported"));
+    assert!(only_mistake("bus: {}\n---\nbus: {}\n").starts_with("2:1: a second document"));
+    assert!(only_mistake("router:\n  <<: {max_attempts: 1}\n").contains("unknown key"));
+    assert!(only_mistake("bus:\n  replicas: \"1\n").contains("not valid YAML"));
+    assert!(only_mistake("bus:\n\treplicas: 1\n").starts_with("2:"));
+    assert!(only_mistake("bus: {}\n\0\n").contains("not valid YAML"));
+}
+
+#[test]
+fn laughs_and_depths_are_refused_at_once() {
+    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        laughs.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    assert_eq!(mistakes(&laughs).len(), 12);
+    let deep = [
+        "[", "{", "- ", "? ", "{a: ", "[[[[{", "a: [", "'", "\"", "&a ", "!", "*", "%", "|\n", ": ", "- - a\n",
+    ];
+    for piece in deep {
+        let text = piece.repeat(1_000_000 / piece.len());
+        assert!(parse(&text, "tollgate.yaml").is_err(), "{piece:?}");
+        assert!(parse(&format!("bus: {text}"), "tollgate.yaml").is_err(), "{piece:?}");
+    }
+}
+
+#[test]
+fn many_mistakes_take_no_longer_than_they_must() {
+    let many: String = (0..15_000)
+        .map(|n| format!("- {{name: n{n}, targets: [{{provider: m{n}, x: y}}]}}\n"))
+        .collect();
+    assert_eq!(mistakes(&format!("models:\n{many}")).len(), 45_000);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_a_panic(text in any::<String>()) {
+        let _ = parse(&text, "tollgate.yaml");
+    }
+
+    /// Text that gets further than noise does.
+    #[test]
+    fn any_yaml_like_text_is_read_without_a_panic(text in r#"([ \t\n\-:?,\[\]{}#&*!|>'"%@`~<a-c0-9\\]|: |\n  |\n- |keys|bus|---|\.\.\.|é|\r){0,80}"#) {
+        let _ = parse(&text, "tollgate.yaml");
+    }
+
+    /// A valid file with a piece of it replaced: mistakes are found at places inside the file.
+    #[test]
+    fn any_damage_is_placed_inside_the_file(start in 0..5000_usize, length in 0..40_usize, piece in "[ \\n:a0\\[{*&\"'-]{0,6}") {
+        let mut text: Vec<char> = with_examples().chars().collect();
+        let start = start.min(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, piece.chars());
+        let text: String = text.into_iter().collect();
+        if let Err(mistakes) = parse(&text, "tollgate.yaml") {
+            prop_assert!(!mistakes.0.is_empty());
+            for mistake in &mistakes.0 {
+                prop_assert!((1..=text.lines().count() + 1).contains(&mistake.line), "{}", mistake);
+                prop_assert!(mistake.column >= 1, "{}", mistake);
+            }
+        }
+    }
+}

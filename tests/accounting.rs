@@ -1,0 +1,76 @@
+//! The ledger against the provider's own count.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+use tollgate_simulator::{Outcome, Script};
+
+use crate::harness::{Options, Stack, chat, load, streamed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_requests_with_errors_close_to_the_token() {
+    let script = Script { error_rate: 0.1, delay_ms: 2, ..Script::default() };
+    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let (client, http) = (stack.client.clone(), stack.http.clone());
+    let statuses = load(2000, 32, move |index| {
+        let body = if index % 2 == 0 { chat("fallback", "count me") } else { streamed("fallback", "count me") };
+        let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(crate::harness::KEY);
+        async move {
+            let response = request.body(body.to_string()).send().await.unwrap();
+            let status = response.status().as_u16();
+            let body = response.text().await.unwrap();
+            assert!(status != 200 || index % 2 == 0 || body.ends_with("data: [DONE]\n\n"), "{body}");
+            status
+        }
+    })
+    .await;
+    stack.settled(2000, Duration::from_secs(60)).await;
+    let stats = stack.simulator.stats();
+    let attempts = stack.attempts().await;
+    assert_eq!(stats.calls, attempts.len() as u64);
+    let total = |of: fn(&crate::harness::Attempt) -> Option<i64>| attempts.values().filter_map(of).sum::<i64>() as u64;
+    assert_eq!(stats.input_tokens, total(|attempt| attempt.input_tokens));
+    assert_eq!(stats.output_tokens, total(|attempt| attempt.output_tokens));
+    assert!(stats.errors > 150, "the script made no trouble: {}", stats.errors);
+    let by_id = |outcome: Outcome| stack.simulator.calls().into_iter().filter(|call| call.outcome == outcome).count();
+    let failed = attempts.values().filter(|attempt| attempt.outcome.as_deref() == Some("failed")).count();
+    assert_eq!(by_id(Outcome::Error), failed);
+    // Nine in ten first tries work, and nine in ten second ones.
+    let answered = statuses.iter().filter(|status| **status == 200).count();
+    assert!(answered > 1900, "{answered}");
+    assert_eq!(stack.count("SELECT count(*) FROM requests WHERE state = 'answered'").await, answered as i64);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_costs_what_a_hand_calculation_says() {
+    let script = Script { cached_tokens: 3, ..Script::default() };
+    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let (_, body) = stack.ask("sim-mini", "what does this cost?").await;
+    stack.settled(1, Duration::from_secs(10)).await;
+    let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap();
+    let (input, output) = (number("/usage/prompt_tokens"), number("/usage/completion_tokens"));
+    // 0.15, 0.075 and 0.60 USD a million: in picodollars a token, so that whole numbers do.
+    let picos = (input - 3) * 150_000 + 3 * 75_000 + output * 600_000;
+    let expected = format!("0.{picos:012}");
+    let attempts: BTreeMap<_, _> = stack.attempts().await;
+    let found = attempts.values().next().unwrap().cost_usd.clone().unwrap();
+    assert_eq!(found.trim_end_matches('0'), expected.trim_end_matches('0'));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usage_that_the_provider_withholds_is_counted_and_marked() {
+    let script = Script { omit_usage: true, ..Script::default() };
+    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    stack.ask("sim-mini", "hello").await;
+    stack.post(&streamed("sim-mini", "hello")).send().await.unwrap().text().await.unwrap();
+    stack.settled(2, Duration::from_secs(10)).await;
+    let stats = stack.simulator.stats();
+    for attempt in stack.attempts().await.values() {
+        assert_eq!(attempt.usage_source.as_deref(), Some("counted"));
+        assert_eq!(attempt.input_tokens, Some(stats.input_tokens as i64 / 2));
+        assert_eq!(attempt.output_tokens, Some(stats.output_tokens as i64 / 2));
+    }
+    stack.stop().await;
+}

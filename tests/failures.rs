@@ -1,0 +1,150 @@
+//! Services killed with -9 under load, and providers on a bad day.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tollgate_simulator::{Outcome, Script};
+
+use crate::harness::{KEY, Options, Stack, chat, events, load, read, streamed};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_services_lose_no_request_and_no_call() {
+    let script = Script { delay_ms: 30, error_rate: 0.05, ..Script::default() };
+    let stack = Arc::new(Stack::start(Options { script, ..Options::default() }).await);
+    let done = Arc::new(AtomicUsize::new(0));
+    let total = 2000;
+    let killer = tokio::spawn({
+        let (stack, done) = (Arc::clone(&stack), Arc::clone(&done));
+        async move {
+            for (role, at) in [("guardrail", 200), ("router", 500), ("worker", 800), ("audit", 1100), ("worker", 1500)] {
+                while done.load(Ordering::Relaxed) < at {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                stack.roles.kill(role).await.unwrap();
+            }
+        }
+    });
+    let (client, http) = (stack.client.clone(), stack.http.clone());
+    let outcomes = load(total, 32, move |index| {
+        let body = if index % 2 == 0 { chat("fallback", "survive") } else { streamed("fallback", "survive") };
+        let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(KEY).body(body.to_string());
+        let done = Arc::clone(&done);
+        async move {
+            let response = request.send().await.unwrap();
+            let status = response.status().as_u16();
+            let body = response.text().await.unwrap();
+            done.fetch_add(1, Ordering::Relaxed);
+            (status, clear(index % 2 == 1, status, &body))
+        }
+    })
+    .await;
+    killer.await.unwrap();
+    assert_eq!(outcomes.len(), total);
+    let unclear: Vec<_> = outcomes.iter().filter(|(_, clear)| !clear).collect();
+    assert!(unclear.is_empty(), "{unclear:?}");
+    let answered = outcomes.iter().filter(|(status, _)| *status == 200).count();
+    assert!(answered > total * 9 / 10, "{answered} answered");
+    let stack = Arc::into_inner(stack).unwrap();
+    stack.settled(total as i64, Duration::from_secs(60)).await;
+    reconcile(&stack).await;
+    stack.stop().await;
+}
+
+/// Whether a client knows where it stands: an answer that is complete, or an error that says so.
+fn clear(stream: bool, status: u16, body: &str) -> bool {
+    if status != 200 || !stream {
+        return serde_json::from_str::<Value>(body).is_ok_and(|body| (status == 200) == body["error"].is_null());
+    }
+    match events(body).last() {
+        Some(&"[DONE]") => true,
+        Some(last) => serde_json::from_str::<Value>(last).is_ok_and(|event| event["error"].is_object()),
+        None => false,
+    }
+}
+
+/// Every call that the provider logged has one row, with its tokens; a row without a call is an orphan: its worker died
+/// between writing it and calling.
+async fn reconcile(stack: &Stack) {
+    let calls = stack.simulator.calls();
+    let mut rows = stack.attempts().await;
+    let ids: BTreeSet<_> = calls.iter().map(|call| call.id.clone().unwrap()).collect();
+    assert_eq!(ids.len(), calls.len(), "an attempt reached the provider twice");
+    for call in &calls {
+        let row = rows.remove(call.id.as_ref().unwrap()).expect("a call without a row");
+        if row.state == "settled" && call.outcome == Outcome::Ok {
+            assert_eq!(row.input_tokens, Some(call.input_tokens as i64));
+            assert_eq!(row.output_tokens, Some(call.output_tokens as i64));
+        }
+    }
+    assert!(rows.values().all(|row| row.state == "orphaned"), "rows of calls that were never made: {rows:?}");
+    println!("{} calls, {} rows without a call", calls.len(), rows.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
+    let script = Script { chunk_delay_ms: 50, ..Script::default() };
+    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let request = streamed("sim-mini", "a long answer #sim:words=100");
+    let mut response = stack.post(&request).send().await.unwrap();
+    let mut body = String::new();
+    while events(&body).len() < 5 {
+        body.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    stack.roles.kill("worker").await.unwrap();
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        body.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let last: Value = serde_json::from_str(events(&body).last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "unavailable");
+    assert!(!body.contains("[DONE]"));
+    // The row does not wait for the request's deadline: ingress told audit that the worker was lost.
+    stack.settled(1, Duration::from_secs(15)).await;
+    let attempts = stack.attempts().await;
+    assert_eq!(attempts.values().next().unwrap().state, "orphaned");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_fails_is_followed_by_the_next() {
+    let rule = r#"{"rules": [{"model": "sim-mini", "error_rate": 1.0, "error_status": 503, "retry_after_s": 7}]}"#;
+    let stack = Stack::start(Options { script: serde_json::from_str(rule).unwrap(), ..Options::default() }).await;
+    let (status, body) = stack.ask("fallback", "hello").await;
+    assert_eq!((status, body["model"].as_str()), (200, Some("sim-large")));
+    let (status, body) = stack.ask("half-dead", "hello").await;
+    assert_eq!((status, &body["error"]["type"]), (503, &Value::from("server_error")));
+    // One target only: the provider's status and its Retry-After go through.
+    let response = stack.post(&chat("sim-mini", "hello")).send().await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "7");
+    assert_eq!(read(response).await.0, 503);
+    let (status, body) = stack.ask("dead", "hello").await;
+    assert_eq!((status, body["error"]["code"].as_str()), (502, Some("provider_unreachable")));
+    stack.settled(4, Duration::from_secs(10)).await;
+    assert_eq!(stack.count("SELECT count(*) FROM attempts WHERE outcome = 'failed'").await, 5);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_worker_says_so_and_calls_nobody() {
+    let script = Script { delay_ms: 1500, ..Script::default() };
+    let stack = Stack::start(Options { script, concurrency: Some(2), ..Options::default() }).await;
+    let (client, http) = (stack.client.clone(), stack.http.clone());
+    let statuses = load(6, 6, move |_| {
+        let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(KEY);
+        async move {
+            let response = request.body(chat("sim-mini", "hello").to_string()).send().await.unwrap();
+            (response.status().as_u16(), response.headers().contains_key("retry-after"))
+        }
+    })
+    .await;
+    assert_eq!(statuses.iter().filter(|status| **status == (200, false)).count(), 2, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == (429, true)).count(), 4, "{statuses:?}");
+    assert_eq!(stack.simulator.stats().calls, 2);
+    stack.stop().await;
+}

@@ -1,0 +1,387 @@
+//! A whole Tollgate for one test, and the questions that tests ask of it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use sqlx::{PgPool, Row, postgres::PgPoolOptions};
+use tokio::{net::TcpListener, sync::OnceCell};
+use tokio_util::sync::CancellationToken;
+use tollgate_devstack::{
+    Nats, NatsOptions, Paths, Policy, Postgres, PostgresOptions, Role, RoleLog, Supervisor, SyncInterval, TempPaths,
+    free_port,
+};
+use tollgate_simulator::{Script, Simulator};
+
+pub const KEY: &str = "tg_a_key_for_tests_only";
+
+/// What a test may ask for beside the usual.
+#[derive(Default)]
+pub struct Options {
+    /// Under `ingress:`, `audit:` … : lines of YAML by section, without indentation.
+    pub settings: Vec<(&'static str, &'static str)>,
+    /// More lines at the top level.
+    pub more: &'static str,
+    pub script: Script,
+    /// Permits of the simulator's worker.
+    pub concurrency: Option<usize>,
+}
+
+pub struct Stack {
+    pub http: String,
+    pub grpc: String,
+    pub reports: String,
+    pub nats_url: String,
+    pub nats_monitor: String,
+    pub database_url: String,
+    pub simulator: Simulator,
+    pub simulator_url: String,
+    pub roles: Supervisor,
+    pub client: Client,
+    pub pool: PgPool,
+    pub nats: Nats,
+    // In this order: what is used goes after what uses it.
+    _postgres: Postgres,
+    folder: TempPaths,
+    delivery_port: u16,
+    _simulator_stop: tokio_util::sync::DropGuard,
+}
+
+impl Stack {
+    pub async fn start(options: Options) -> Self {
+        static TLS: OnceCell<()> = OnceCell::const_new();
+        TLS.get_or_init(|| async {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        })
+        .await;
+        let folder = Paths::temporary().unwrap();
+        let nats = NatsOptions { sync: SyncInterval::Every(Duration::from_secs(60)), ..NatsOptions::new(folder.clone()) };
+        let postgres = PostgresOptions { durable: false, ..PostgresOptions::new(folder.clone()) };
+        let (nats, postgres) = tokio::try_join!(Nats::start(nats), Postgres::start(postgres)).unwrap();
+        let (simulator, simulator_url, simulator_stop) = simulate(options.script.clone()).await;
+        let config = folder.data.join("tollgate.yaml");
+        std::fs::write(&config, configuration(&options, &simulator_url)).unwrap();
+        let ports: Vec<u16> = (0..5).map(|_| free_port().unwrap()).collect();
+        let address = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
+        let env = Environment { config, nats: nats.url().to_owned(), database: postgres.url().to_owned(), ports: &ports };
+        env.init().await;
+        let (roles, _) = Supervisor::start(env.roles(&folder), Policy::default());
+        if !roles.all_ready(Duration::from_secs(60)).await {
+            panic!("not ready: {:?}\n{}", roles.states().borrow(), logs(&folder));
+        }
+        Self {
+            http: address(0),
+            grpc: address(1),
+            reports: address(4),
+            nats_url: nats.url().to_owned(),
+            nats_monitor: nats.monitor_url().unwrap().to_owned(),
+            database_url: postgres.url().to_owned(),
+            simulator,
+            simulator_url,
+            roles,
+            client: Client::builder().pool_max_idle_per_host(64).build().unwrap(),
+            pool: PgPoolOptions::new().max_connections(4).connect(postgres.url()).await.unwrap(),
+            nats,
+            _postgres: postgres,
+            folder,
+            delivery_port: ports[2],
+            _simulator_stop: simulator_stop,
+        }
+    }
+
+    /// Ends every role in order; a test that gets here has said all it wants to.
+    pub async fn stop(self) {
+        self.roles.stop(Duration::from_secs(40)).await;
+        let logs = logs(&self.folder);
+        assert!(!logs.contains("panicked"), "a role panicked:\n{logs}");
+        assert!(!logs.contains(KEY), "a key was logged");
+    }
+
+    /// Port of ingress's internal listener.
+    pub fn delivery_port(&self) -> u16 {
+        self.delivery_port
+    }
+
+    pub fn logs(&self) -> String {
+        logs(&self.folder)
+    }
+
+    pub fn post(&self, body: &Value) -> RequestBuilder {
+        self.post_bytes(body.to_string())
+    }
+
+    pub fn post_bytes(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        self.client
+            .post(format!("{}/v1/chat/completions", self.http))
+            .bearer_auth(KEY)
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
+    /// Asks `model` and gives status and body.
+    pub async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
+        read(self.post(&chat(model, text)).send().await.unwrap()).await
+    }
+
+    /// A number that SQL says.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
+    }
+
+    /// Waits until SQL says `expected`; the last answer is in the failure.
+    pub async fn until(&self, sql: &'static str, expected: i64, patience: Duration) {
+        let begun = Instant::now();
+        loop {
+            let found = self.count(sql).await;
+            if found == expected {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "{sql}: {found}, not {expected}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until every attempt has ended and every request of `requests` is in the ledger.
+    pub async fn settled(&self, requests: i64, patience: Duration) {
+        self.until("SELECT count(*) FROM requests", requests, patience).await;
+        self.until("SELECT count(*) FROM attempts WHERE state = 'open'", 0, patience).await;
+    }
+
+    /// Rows of the ledger by attempt id.
+    pub async fn attempts(&self) -> BTreeMap<String, Attempt> {
+        let rows = sqlx::query(
+            "SELECT replace(attempt_id::text, '-', ''), state, outcome, usage_source, input_tokens, output_tokens,
+                    cost_usd::text FROM attempts",
+        );
+        rows.fetch_all(&self.pool)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| {
+                let attempt = Attempt {
+                    state: row.get(1),
+                    outcome: row.get(2),
+                    usage_source: row.get(3),
+                    input_tokens: row.get(4),
+                    output_tokens: row.get(5),
+                    cost_usd: row.get(6),
+                };
+                (format!("att_{}", row.get::<String, _>(0)), attempt)
+            })
+            .collect()
+    }
+}
+
+/// A row of the ledger.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub state: String,
+    pub outcome: Option<String>,
+    pub usage_source: Option<String>,
+    pub input_tokens: Option<i64>,
+    pub output_tokens: Option<i64>,
+    pub cost_usd: Option<String>,
+}
+
+pub fn chat(model: &str, text: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": text }] })
+}
+
+pub fn streamed(model: &str, text: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": text }], "stream": true })
+}
+
+pub async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let body = response.bytes().await.unwrap();
+    let value = serde_json::from_slice(&body);
+    (status, value.unwrap_or_else(|_| panic!("not JSON: {:?}", String::from_utf8_lossy(&body))))
+}
+
+/// The data of each event of a whole stream.
+pub fn events(body: &str) -> Vec<&str> {
+    body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect()
+}
+
+/// All text that the events of a stream bring.
+pub fn text_of(events: &[&str]) -> String {
+    events
+        .iter()
+        .filter_map(|event| serde_json::from_str::<Value>(event).ok())
+        .filter_map(|chunk| chunk.pointer("/choices/0/delta/content")?.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// A connection to a gRPC endpoint of the stack.
+pub async fn channel(address: &str) -> tonic::transport::Channel {
+    tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap().connect().await.unwrap()
+}
+
+async fn simulate(script: Script) -> (Simulator, String, tokio_util::sync::DropGuard) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (simulator, stop) = (Simulator::new(script), CancellationToken::new());
+    tokio::spawn(tollgate_simulator::run(listener, simulator.clone(), stop.clone()));
+    (simulator, url, stop.drop_guard())
+}
+
+fn configuration(options: &Options, simulator: &str) -> String {
+    let hash = |key: &str| tollgate_config::hash_key(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut text = format!(
+        "keys:
+  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report], tags: {{team: red}}}}
+  - {{name: expired, hash: 'sha256:{}', expires_at: '2020-01-01T00:00:00Z'}}
+  - {{name: masked, hash: 'sha256:{}', policy: strict}}
+  - {{name: narrow, hash: 'sha256:{}', models: [sim-large], requests_per_minute: 2}}
+  - {{name: reader, hash: 'sha256:{}', permissions: [report]}}
+providers:
+  - {{name: simulator, base_url: '{simulator}/v1', api_key: 'env:SIMULATOR_KEY', concurrency: {}}}
+  - {{name: dead, base_url: 'http://127.0.0.1:9/v1', concurrency: 4}}
+models:
+  - {{name: sim-mini, targets: [{{provider: simulator, model: sim-mini}}]}}
+  - {{name: sim-large, targets: [{{provider: simulator, model: sim-large}}]}}
+  - {{name: fallback, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
+  - {{name: half-dead, targets: [{{provider: dead, model: x}}, {{provider: simulator, model: sim-mini}}]}}
+  - {{name: dead, targets: [{{provider: dead, model: x}}]}}
+guardrail:
+  policies:
+    - name: strict
+      prompt: {{deny: [forbidden fruit], mask: [email, card]}}
+      answer: {{deny: [state secret], mask: [email, card]}}
+",
+        hash(KEY),
+        hash("tg_expired"),
+        hash("tg_masked"),
+        hash("tg_narrow"),
+        hash("tg_reader"),
+        options.concurrency.unwrap_or(64),
+    );
+    let mut sections: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
+        ("audit", vec!["orphan_grace: 1s", "orphan_interval: 200ms"]),
+        ("telemetry", vec!["log: 'warn,tollgate=debug'"]),
+    ]);
+    for (section, line) in &options.settings {
+        sections.entry(section).or_default().push(line);
+    }
+    for (section, lines) in sections {
+        writeln!(text, "{section}:").unwrap();
+        lines.iter().for_each(|line| writeln!(text, "  {line}").unwrap());
+    }
+    text + options.more
+}
+
+struct Environment<'a> {
+    config: PathBuf,
+    nats: String,
+    database: String,
+    /// HTTP, gRPC, delivery, the guardrail's delivery, reports.
+    ports: &'a [u16],
+}
+
+impl Environment<'_> {
+    fn common(&self) -> Vec<(String, String)> {
+        let config = self.config.display().to_string();
+        [("TOLLGATE_CONFIG", config), ("NATS_URL", self.nats.clone()), ("RUST_BACKTRACE", "1".to_owned())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec()
+    }
+
+    async fn init(&self) {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .arg("init")
+            .envs(self.common())
+            .env("DATABASE_URL", &self.database)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn roles(&self, folder: &Paths) -> Vec<Role> {
+        let listen = |index: usize| format!("127.0.0.1:{}", self.ports[index]);
+        vec![
+            self.role(
+                folder,
+                "ingress",
+                &["ingress"],
+                &[
+                    ("TOLLGATE_HTTP_LISTEN", listen(0)),
+                    ("TOLLGATE_GRPC_LISTEN", listen(1)),
+                    ("TOLLGATE_DELIVERY_LISTEN", listen(2)),
+                ],
+            ),
+            self.role(folder, "guardrail", &["guardrail"], &[("TOLLGATE_DELIVERY_LISTEN", listen(3))]),
+            self.role(folder, "router", &["router"], &[]),
+            self.role(
+                folder,
+                "worker",
+                &["worker", "--provider", "simulator"],
+                &[("SIMULATOR_KEY", "sk-secret-of-the-provider".to_owned())],
+            ),
+            self.role(folder, "worker-dead", &["worker", "--provider", "dead"], &[]),
+            self.role(
+                folder,
+                "audit",
+                &["audit"],
+                &[("DATABASE_URL", self.database.clone()), ("TOLLGATE_AUDIT_LISTEN", listen(4))],
+            ),
+        ]
+    }
+
+    fn role(&self, folder: &Paths, name: &str, args: &[&str], env: &[(&str, String)]) -> Role {
+        let admin = format!("127.0.0.1:{}", free_port().unwrap());
+        let mut all = self.common();
+        all.push(("TOLLGATE_ADMIN_LISTEN".to_owned(), admin.clone()));
+        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Role {
+            name: name.to_owned(),
+            command: env!("CARGO_BIN_EXE_tollgate").into(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: all,
+            log: RoleLog::File(folder.data.join(format!("{name}.log"))),
+            ready_url: Some(format!("http://{admin}/readyz")),
+        }
+    }
+}
+
+fn logs(folder: &Paths) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(&folder.data).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let _ = writeln!(text, "--- {}\n{log}", entry.path().display());
+        }
+    }
+    text
+}
+
+/// Runs `task` for 0..`total`, `width` at a time.
+pub async fn load<F, T>(total: usize, width: usize, task: impl Fn(usize) -> F + Send + Sync + 'static) -> Vec<T>
+where
+    F: Future<Output = T> + Send,
+    T: Send + 'static,
+{
+    let (task, next) = (Arc::new(task), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let mut runners = tokio::task::JoinSet::new();
+    for _ in 0..width {
+        let (task, next) = (Arc::clone(&task), Arc::clone(&next));
+        runners.spawn(async move {
+            let mut results = Vec::new();
+            loop {
+                let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if index >= total {
+                    return results;
+                }
+                results.push(task(index).await);
+            }
+        });
+    }
+    runners.join_all().await.into_iter().flatten().collect()
+}

@@ -1,0 +1,15 @@
+//! End to end: every role as its own process, on a real NATS server and a real Postgres, against the simulated provider.
+//!
+//! A claim about reliability is checked by counting both ends: what the simulator logged, what the clients saw, and what
+//! SQL says. Tollgate's own metrics are never asked.
+
+#![allow(clippy::print_stdout, clippy::large_futures)]
+
+mod accounting;
+mod doors;
+mod failures;
+mod guardrails;
+mod harness;
+mod hostile;
+mod sdks;
+mod streams;
