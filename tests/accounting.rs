@@ -9,17 +9,34 @@ use crate::harness::{Options, Stack, chat, load, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_requests_with_errors_close_to_the_token() {
-    let script = Script { error_rate: 0.1, delay_ms: 2, ..Script::default() };
-    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let script = Script {
+        error_rate: 0.1,
+        delay_ms: 2,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        ..Options::default()
+    })
+    .await;
     let (client, http) = (stack.client.clone(), stack.http.clone());
     let statuses = load(2000, 32, move |index| {
-        let body = if index % 2 == 0 { chat("fallback", "count me") } else { streamed("fallback", "count me") };
-        let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(crate::harness::KEY);
+        let body = if index % 2 == 0 {
+            chat("fallback", "count me")
+        } else {
+            streamed("fallback", "count me")
+        };
+        let request = client
+            .post(format!("{http}/v1/chat/completions"))
+            .bearer_auth(crate::harness::KEY);
         async move {
             let response = request.body(body.to_string()).send().await.unwrap();
             let status = response.status().as_u16();
             let body = response.text().await.unwrap();
-            assert!(status != 200 || index % 2 == 0 || body.ends_with("data: [DONE]\n\n"), "{body}");
+            assert!(
+                status != 200 || index % 2 == 0 || body.ends_with("data: [DONE]\n\n"),
+                "{body}"
+            );
             status
         }
     })
@@ -32,20 +49,42 @@ async fn two_thousand_requests_with_errors_close_to_the_token() {
     assert_eq!(stats.input_tokens, total(|attempt| attempt.input_tokens));
     assert_eq!(stats.output_tokens, total(|attempt| attempt.output_tokens));
     assert!(stats.errors > 150, "the script made no trouble: {}", stats.errors);
-    let by_id = |outcome: Outcome| stack.simulator.calls().into_iter().filter(|call| call.outcome == outcome).count();
-    let failed = attempts.values().filter(|attempt| attempt.outcome.as_deref() == Some("failed")).count();
+    let by_id = |outcome: Outcome| {
+        stack
+            .simulator
+            .calls()
+            .into_iter()
+            .filter(|call| call.outcome == outcome)
+            .count()
+    };
+    let failed = attempts
+        .values()
+        .filter(|attempt| attempt.outcome.as_deref() == Some("failed"))
+        .count();
     assert_eq!(by_id(Outcome::Error), failed);
     // Nine in ten first tries work, and nine in ten second ones.
     let answered = statuses.iter().filter(|status| **status == 200).count();
     assert!(answered > 1900, "{answered}");
-    assert_eq!(stack.count("SELECT count(*) FROM requests WHERE state = 'answered'").await, answered as i64);
+    assert_eq!(
+        stack
+            .count("SELECT count(*) FROM requests WHERE state = 'answered'")
+            .await,
+        answered as i64
+    );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_costs_what_a_hand_calculation_says() {
-    let script = Script { cached_tokens: 3, ..Script::default() };
-    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let script = Script {
+        cached_tokens: 3,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        ..Options::default()
+    })
+    .await;
     let (_, body) = stack.ask("sim-mini", "what does this cost?").await;
     stack.settled(1, Duration::from_secs(10)).await;
     let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap();
@@ -61,10 +100,24 @@ async fn a_row_costs_what_a_hand_calculation_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_usage_that_the_provider_withholds_is_counted_and_marked() {
-    let script = Script { omit_usage: true, ..Script::default() };
-    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let script = Script {
+        omit_usage: true,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        ..Options::default()
+    })
+    .await;
     stack.ask("sim-mini", "hello").await;
-    stack.post(&streamed("sim-mini", "hello")).send().await.unwrap().text().await.unwrap();
+    stack
+        .post(&streamed("sim-mini", "hello"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     stack.settled(2, Duration::from_secs(10)).await;
     let stats = stack.simulator.stats();
     for attempt in stack.attempts().await.values() {

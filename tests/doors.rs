@@ -8,20 +8,28 @@ use tollgate_proto::v1::{
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-use crate::harness::{channel, KEY, Options, Stack, chat, events, read, streamed, text_of};
+use crate::harness::{KEY, Options, Stack, channel, chat, events, read, streamed, text_of};
 
 fn native(text: &str) -> CompleteRequest {
     let mut message = v1::Message {
-        content: vec![v1::Part { part: Some(v1::part::Part::Text(text.to_owned())) }],
+        content: vec![v1::Part {
+            part: Some(v1::part::Part::Text(text.to_owned())),
+        }],
         ..v1::Message::default()
     };
     message.set_role(v1::Role::User);
-    CompleteRequest { model: "sim-mini".to_owned(), messages: vec![message], ..CompleteRequest::default() }
+    CompleteRequest {
+        model: "sim-mini".to_owned(),
+        messages: vec![message],
+        ..CompleteRequest::default()
+    }
 }
 
 fn bearer<T>(message: T, key: &str) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {key}").parse().unwrap());
     request
 }
 
@@ -31,13 +39,19 @@ async fn http_answers_whole_and_streamed() {
     let response = stack.post(&chat("sim-mini", "hello")).send().await.unwrap();
     assert!(response.headers()["x-request-id"].to_str().unwrap().starts_with("req_"));
     let (status, body) = read(response).await;
-    assert_eq!((status, &body["choices"][0]["message"]["content"]), (200, &json!("You said: hello")));
+    assert_eq!(
+        (status, &body["choices"][0]["message"]["content"]),
+        (200, &json!("You said: hello"))
+    );
 
     let response = stack.post(&streamed("sim-mini", "hello")).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     let body = response.text().await.unwrap();
     let events = events(&body);
-    assert_eq!((text_of(&events).as_str(), *events.last().unwrap()), ("You said: hello", "[DONE]"));
+    assert_eq!(
+        (text_of(&events).as_str(), *events.last().unwrap()),
+        ("You said: hello", "[DONE]")
+    );
     // The usage was asked for on the ledger's behalf and is none of the client's business.
     assert!(!body.contains("usage"));
 
@@ -49,9 +63,24 @@ async fn http_answers_whole_and_streamed() {
     assert_eq!(last["choices"], json!([]));
     assert!(last["usage"]["prompt_tokens"].as_u64().unwrap() > 0);
 
-    let (_, models) = read(stack.client.get(format!("{}/v1/models", stack.http)).bearer_auth(KEY).send().await.unwrap()).await;
+    let (_, models) = read(
+        stack
+            .client
+            .get(format!("{}/v1/models", stack.http))
+            .bearer_auth(KEY)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(models["object"], "list");
-    assert!(models["data"].as_array().unwrap().iter().any(|model| model["id"] == "sim-mini"));
+    assert!(
+        models["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|model| model["id"] == "sim-mini")
+    );
     stack.settled(3, std::time::Duration::from_secs(10)).await;
     stack.stop().await;
 }
@@ -61,13 +90,23 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
     let stack = Stack::start(Options::default()).await;
     let mut client = GatewayClient::new(channel(&stack.grpc).await);
     let whole = client.complete_unary(bearer(native("hello"), KEY)).await.unwrap();
-    let request_id = whole.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
+    let request_id = whole
+        .metadata()
+        .get("x-request-id")
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
     let whole = whole.into_inner();
     assert_eq!((whole.text.as_str(), whole.request_id), ("You said: hello", request_id));
     assert_eq!(whole.finish, v1::FinishReason::Stop as i32);
     let usage = whole.usage.unwrap();
 
-    let mut answer = client.complete(bearer(native("hello"), KEY)).await.unwrap().into_inner();
+    let mut answer = client
+        .complete(bearer(native("hello"), KEY))
+        .await
+        .unwrap()
+        .into_inner();
     let (mut text, mut streamed_usage) = (String::new(), None);
     while let Some(event) = answer.message().await.unwrap() {
         match event.event.unwrap() {
@@ -78,14 +117,31 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
     }
     assert_eq!((text.as_str(), streamed_usage), ("You said: hello", Some(usage)));
 
-    let models = client.list_models(bearer(ListModelsRequest {}, "tg_narrow")).await.unwrap().into_inner().models;
+    let models = client
+        .list_models(bearer(ListModelsRequest {}, "tg_narrow"))
+        .await
+        .unwrap()
+        .into_inner()
+        .models;
     assert_eq!(models.len(), 1);
 
     stack.settled(2, std::time::Duration::from_secs(10)).await;
     let mut reports = ReportsClient::new(channel(&stack.reports).await);
-    let request = CostRequest { by: GroupBy::Model.into(), since_unix_ms: 0, until_unix_ms: 0 };
-    let rows = reports.cost(bearer(request, "tg_reader")).await.unwrap().into_inner().rows;
-    assert_eq!((rows.len(), rows[0].calls, rows[0].input_tokens), (1, 2, 2 * usage.input_tokens));
+    let request = CostRequest {
+        by: GroupBy::Model.into(),
+        since_unix_ms: 0,
+        until_unix_ms: 0,
+    };
+    let rows = reports
+        .cost(bearer(request, "tg_reader"))
+        .await
+        .unwrap()
+        .into_inner()
+        .rows;
+    assert_eq!(
+        (rows.len(), rows[0].calls, rows[0].input_tokens),
+        (1, 2, 2 * usage.input_tokens)
+    );
     let refused = reports.cost(bearer(request, "tg_masked")).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     stack.stop().await;
@@ -95,7 +151,10 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
 async fn wrong_callers_and_requests_are_told_what_is_wrong() {
     let stack = Stack::start(Options::default()).await;
     let ask = |key: &'static str, body: Value| {
-        let request = stack.client.post(format!("{}/v1/chat/completions", stack.http)).body(body.to_string());
+        let request = stack
+            .client
+            .post(format!("{}/v1/chat/completions", stack.http))
+            .body(body.to_string());
         async move { read(request.bearer_auth(key).send().await.unwrap()).await }
     };
     let error = |(status, body): (u16, Value)| (status, body["error"]["code"].as_str().unwrap().to_owned());
@@ -107,29 +166,66 @@ async fn wrong_callers_and_requests_are_told_what_is_wrong() {
         ("tg_narrow", hello(), (404, "model_not_found")),
         (KEY, chat("no-such-model", "hello"), (404, "model_not_found")),
         (KEY, json!({ "model": "sim-mini" }), (400, "invalid_request")),
-        (KEY, json!({ "model": "sim-mini", "messages": [{ "role": "king", "content": "x" }] }), (400, "provider_refused")),
+        (
+            KEY,
+            json!({ "model": "sim-mini", "messages": [{ "role": "king", "content": "x" }] }),
+            (400, "provider_refused"),
+        ),
     ] {
         assert_eq!(error(ask(key, body).await), (expected.0, expected.1.to_owned()));
     }
-    let none = stack.client.post(format!("{}/v1/chat/completions", stack.http)).send().await.unwrap();
+    let none = stack
+        .client
+        .post(format!("{}/v1/chat/completions", stack.http))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(error(read(none).await).0, 401);
-    let lost = stack.client.get(format!("{}/v2/nothing", stack.http)).send().await.unwrap();
+    let lost = stack
+        .client
+        .get(format!("{}/v2/nothing", stack.http))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(error(read(lost).await).0, 404);
 
     // Two a minute: the refused request above was one of them.
     assert_eq!(ask("tg_narrow", chat("sim-large", "1")).await.0, 200);
-    let limited = stack.client.post(format!("{}/v1/chat/completions", stack.http)).body(hello().to_string());
+    let limited = stack
+        .client
+        .post(format!("{}/v1/chat/completions", stack.http))
+        .body(hello().to_string());
     let limited = limited.bearer_auth("tg_narrow").send().await.unwrap();
-    assert!(limited.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert!(
+        limited.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 0
+    );
     assert_eq!(error(read(limited).await), (429, "rate_limit_exceeded".to_owned()));
 
     let mut client = GatewayClient::new(channel(&stack.grpc).await);
-    let status = client.complete_unary(bearer(native("x"), "tg_wrong")).await.err().unwrap();
+    let status = client
+        .complete_unary(bearer(native("x"), "tg_wrong"))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(status.code(), Code::Unauthenticated);
     let info = status.get_details_error_info().unwrap();
-    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("unauthenticated", "tollgate"));
-    let empty = CompleteRequest { messages: Vec::new(), ..native("x") };
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        ("unauthenticated", "tollgate")
+    );
+    let empty = CompleteRequest {
+        messages: Vec::new(),
+        ..native("x")
+    };
     let status = client.complete_unary(bearer(empty, KEY)).await.err().unwrap();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "messages: is missing"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "messages: is missing")
+    );
     stack.stop().await;
 }

@@ -16,14 +16,30 @@ use crate::harness::{KEY, Options, Stack, chat, events, load, read, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_services_lose_no_request_and_no_call() {
-    let script = Script { delay_ms: 30, error_rate: 0.05, ..Script::default() };
-    let stack = Arc::new(Stack::start(Options { script, ..Options::default() }).await);
+    let script = Script {
+        delay_ms: 30,
+        error_rate: 0.05,
+        ..Script::default()
+    };
+    let stack = Arc::new(
+        Stack::start(Options {
+            script,
+            ..Options::default()
+        })
+        .await,
+    );
     let done = Arc::new(AtomicUsize::new(0));
     let total = 2000;
     let killer = tokio::spawn({
         let (stack, done) = (Arc::clone(&stack), Arc::clone(&done));
         async move {
-            for (role, at) in [("guardrail", 200), ("router", 500), ("worker", 800), ("audit", 1100), ("worker", 1500)] {
+            for (role, at) in [
+                ("guardrail", 200),
+                ("router", 500),
+                ("worker", 800),
+                ("audit", 1100),
+                ("worker", 1500),
+            ] {
                 while done.load(Ordering::Relaxed) < at {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -33,8 +49,15 @@ async fn killed_services_lose_no_request_and_no_call() {
     });
     let (client, http) = (stack.client.clone(), stack.http.clone());
     let outcomes = load(total, 32, move |index| {
-        let body = if index % 2 == 0 { chat("fallback", "survive") } else { streamed("fallback", "survive") };
-        let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(KEY).body(body.to_string());
+        let body = if index % 2 == 0 {
+            chat("fallback", "survive")
+        } else {
+            streamed("fallback", "survive")
+        };
+        let request = client
+            .post(format!("{http}/v1/chat/completions"))
+            .bearer_auth(KEY)
+            .body(body.to_string());
         let done = Arc::clone(&done);
         async move {
             let response = request.send().await.unwrap();
@@ -83,14 +106,24 @@ async fn reconcile(stack: &Stack) {
             assert_eq!(row.output_tokens, Some(call.output_tokens as i64));
         }
     }
-    assert!(rows.values().all(|row| row.state == "orphaned"), "rows of calls that were never made: {rows:?}");
+    assert!(
+        rows.values().all(|row| row.state == "orphaned"),
+        "rows of calls that were never made: {rows:?}"
+    );
     println!("{} calls, {} rows without a call", calls.len(), rows.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
-    let script = Script { chunk_delay_ms: 50, ..Script::default() };
-    let stack = Stack::start(Options { script, ..Options::default() }).await;
+    let script = Script {
+        chunk_delay_ms: 50,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        ..Options::default()
+    })
+    .await;
     let request = streamed("sim-mini", "a long answer #sim:words=100");
     let mut response = stack.post(&request).send().await.unwrap();
     let mut body = String::new();
@@ -114,7 +147,11 @@ async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_fails_is_followed_by_the_next() {
     let rule = r#"{"rules": [{"model": "sim-mini", "error_rate": 1.0, "error_status": 503, "retry_after_s": 7}]}"#;
-    let stack = Stack::start(Options { script: serde_json::from_str(rule).unwrap(), ..Options::default() }).await;
+    let stack = Stack::start(Options {
+        script: serde_json::from_str(rule).unwrap(),
+        ..Options::default()
+    })
+    .await;
     let (status, body) = stack.ask("fallback", "hello").await;
     assert_eq!((status, body["model"].as_str()), (200, Some("sim-large")));
     let (status, body) = stack.ask("half-dead", "hello").await;
@@ -124,27 +161,58 @@ async fn a_target_that_fails_is_followed_by_the_next() {
     assert_eq!(response.headers()["retry-after"], "7");
     assert_eq!(read(response).await.0, 503);
     let (status, body) = stack.ask("dead", "hello").await;
-    assert_eq!((status, body["error"]["code"].as_str()), (502, Some("provider_unreachable")));
+    assert_eq!(
+        (status, body["error"]["code"].as_str()),
+        (502, Some("provider_unreachable"))
+    );
     stack.settled(4, Duration::from_secs(10)).await;
-    assert_eq!(stack.count("SELECT count(*) FROM attempts WHERE outcome = 'failed'").await, 5);
+    assert_eq!(
+        stack
+            .count("SELECT count(*) FROM attempts WHERE outcome = 'failed'")
+            .await,
+        5
+    );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_worker_says_so_and_calls_nobody() {
-    let script = Script { delay_ms: 1500, ..Script::default() };
-    let stack = Stack::start(Options { script, concurrency: Some(2), ..Options::default() }).await;
+    let script = Script {
+        delay_ms: 1500,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        concurrency: Some(2),
+        ..Options::default()
+    })
+    .await;
     let (client, http) = (stack.client.clone(), stack.http.clone());
     let statuses = load(6, 6, move |_| {
         let request = client.post(format!("{http}/v1/chat/completions")).bearer_auth(KEY);
         async move {
-            let response = request.body(chat("sim-mini", "hello").to_string()).send().await.unwrap();
-            (response.status().as_u16(), response.headers().contains_key("retry-after"))
+            let response = request
+                .body(chat("sim-mini", "hello").to_string())
+                .send()
+                .await
+                .unwrap();
+            (
+                response.status().as_u16(),
+                response.headers().contains_key("retry-after"),
+            )
         }
     })
     .await;
-    assert_eq!(statuses.iter().filter(|status| **status == (200, false)).count(), 2, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == (429, true)).count(), 4, "{statuses:?}");
+    assert_eq!(
+        statuses.iter().filter(|status| **status == (200, false)).count(),
+        2,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        statuses.iter().filter(|status| **status == (429, true)).count(),
+        4,
+        "{statuses:?}"
+    );
     assert_eq!(stack.simulator.stats().calls, 2);
     stack.stop().await;
 }

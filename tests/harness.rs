@@ -20,34 +20,31 @@ use tollgate_devstack::{
 };
 use tollgate_simulator::{Script, Simulator};
 
-pub const KEY: &str = "tg_a_key_for_tests_only";
+pub(crate) const KEY: &str = "tg_a_key_for_tests_only";
 
 /// What a test may ask for beside the usual.
 #[derive(Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Under `ingress:`, `audit:` … : lines of YAML by section, without indentation.
-    pub settings: Vec<(&'static str, &'static str)>,
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
     /// More lines at the top level.
-    pub more: &'static str,
-    pub script: Script,
+    pub(crate) more: &'static str,
+    pub(crate) script: Script,
     /// Permits of the simulator's worker.
-    pub concurrency: Option<usize>,
+    pub(crate) concurrency: Option<usize>,
 }
 
-pub struct Stack {
-    pub http: String,
-    pub grpc: String,
-    pub reports: String,
-    pub nats_url: String,
-    pub nats_monitor: String,
-    pub database_url: String,
-    pub simulator: Simulator,
-    pub simulator_url: String,
-    pub roles: Supervisor,
-    pub client: Client,
-    pub pool: PgPool,
-    pub nats: Nats,
+pub(crate) struct Stack {
+    pub(crate) http: String,
+    pub(crate) grpc: String,
+    pub(crate) reports: String,
+    pub(crate) nats_url: String,
+    pub(crate) simulator: Simulator,
+    pub(crate) roles: Supervisor,
+    pub(crate) client: Client,
+    pub(crate) pool: PgPool,
     // In this order: what is used goes after what uses it.
+    _nats: Nats,
     _postgres: Postgres,
     folder: TempPaths,
     delivery_port: u16,
@@ -55,22 +52,33 @@ pub struct Stack {
 }
 
 impl Stack {
-    pub async fn start(options: Options) -> Self {
+    pub(crate) async fn start(options: Options) -> Self {
         static TLS: OnceCell<()> = OnceCell::const_new();
         TLS.get_or_init(|| async {
             let _ = rustls::crypto::ring::default_provider().install_default();
         })
         .await;
         let folder = Paths::temporary().unwrap();
-        let nats = NatsOptions { sync: SyncInterval::Every(Duration::from_secs(60)), ..NatsOptions::new(folder.clone()) };
-        let postgres = PostgresOptions { durable: false, ..PostgresOptions::new(folder.clone()) };
+        let nats = NatsOptions {
+            sync: SyncInterval::Every(Duration::from_secs(60)),
+            ..NatsOptions::new(folder.clone())
+        };
+        let postgres = PostgresOptions {
+            durable: false,
+            ..PostgresOptions::new(folder.clone())
+        };
         let (nats, postgres) = tokio::try_join!(Nats::start(nats), Postgres::start(postgres)).unwrap();
         let (simulator, simulator_url, simulator_stop) = simulate(options.script.clone()).await;
         let config = folder.data.join("tollgate.yaml");
         std::fs::write(&config, configuration(&options, &simulator_url)).unwrap();
         let ports: Vec<u16> = (0..5).map(|_| free_port().unwrap()).collect();
         let address = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
-        let env = Environment { config, nats: nats.url().to_owned(), database: postgres.url().to_owned(), ports: &ports };
+        let env = Environment {
+            config,
+            nats: nats.url().to_owned(),
+            database: postgres.url().to_owned(),
+            ports: &ports,
+        };
         env.init().await;
         let (roles, _) = Supervisor::start(env.roles(&folder), Policy::default());
         if !roles.all_ready(Duration::from_secs(60)).await {
@@ -81,14 +89,15 @@ impl Stack {
             grpc: address(1),
             reports: address(4),
             nats_url: nats.url().to_owned(),
-            nats_monitor: nats.monitor_url().unwrap().to_owned(),
-            database_url: postgres.url().to_owned(),
             simulator,
-            simulator_url,
             roles,
             client: Client::builder().pool_max_idle_per_host(64).build().unwrap(),
-            pool: PgPoolOptions::new().max_connections(4).connect(postgres.url()).await.unwrap(),
-            nats,
+            pool: PgPoolOptions::new()
+                .max_connections(4)
+                .connect(postgres.url())
+                .await
+                .unwrap(),
+            _nats: nats,
             _postgres: postgres,
             folder,
             delivery_port: ports[2],
@@ -97,7 +106,7 @@ impl Stack {
     }
 
     /// Ends every role in order; a test that gets here has said all it wants to.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.roles.stop(Duration::from_secs(40)).await;
         let logs = logs(&self.folder);
         assert!(!logs.contains("panicked"), "a role panicked:\n{logs}");
@@ -105,19 +114,19 @@ impl Stack {
     }
 
     /// Port of ingress's internal listener.
-    pub fn delivery_port(&self) -> u16 {
+    pub(crate) fn delivery_port(&self) -> u16 {
         self.delivery_port
     }
 
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         logs(&self.folder)
     }
 
-    pub fn post(&self, body: &Value) -> RequestBuilder {
+    pub(crate) fn post(&self, body: &Value) -> RequestBuilder {
         self.post_bytes(body.to_string())
     }
 
-    pub fn post_bytes(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    pub(crate) fn post_bytes(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.client
             .post(format!("{}/v1/chat/completions", self.http))
             .bearer_auth(KEY)
@@ -126,36 +135,41 @@ impl Stack {
     }
 
     /// Asks `model` and gives status and body.
-    pub async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
+    pub(crate) async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
         read(self.post(&chat(model, text)).send().await.unwrap()).await
     }
 
     /// A number that SQL says.
-    pub async fn count(&self, sql: &'static str) -> i64 {
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
     }
 
     /// Waits until SQL says `expected`; the last answer is in the failure.
-    pub async fn until(&self, sql: &'static str, expected: i64, patience: Duration) {
+    pub(crate) async fn until(&self, sql: &'static str, expected: i64, patience: Duration) {
         let begun = Instant::now();
         loop {
             let found = self.count(sql).await;
             if found == expected {
                 return;
             }
-            assert!(begun.elapsed() < patience, "{sql}: {found}, not {expected}\n{}", self.logs());
+            assert!(
+                begun.elapsed() < patience,
+                "{sql}: {found}, not {expected}\n{}",
+                self.logs()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Waits until every attempt has ended and every request of `requests` is in the ledger.
-    pub async fn settled(&self, requests: i64, patience: Duration) {
+    pub(crate) async fn settled(&self, requests: i64, patience: Duration) {
         self.until("SELECT count(*) FROM requests", requests, patience).await;
-        self.until("SELECT count(*) FROM attempts WHERE state = 'open'", 0, patience).await;
+        self.until("SELECT count(*) FROM attempts WHERE state = 'open'", 0, patience)
+            .await;
     }
 
     /// Rows of the ledger by attempt id.
-    pub async fn attempts(&self) -> BTreeMap<String, Attempt> {
+    pub(crate) async fn attempts(&self) -> BTreeMap<String, Attempt> {
         let rows = sqlx::query(
             "SELECT replace(attempt_id::text, '-', ''), state, outcome, usage_source, input_tokens, output_tokens,
                     cost_usd::text FROM attempts",
@@ -181,37 +195,42 @@ impl Stack {
 
 /// A row of the ledger.
 #[derive(Debug, Clone)]
-pub struct Attempt {
-    pub state: String,
-    pub outcome: Option<String>,
-    pub usage_source: Option<String>,
-    pub input_tokens: Option<i64>,
-    pub output_tokens: Option<i64>,
-    pub cost_usd: Option<String>,
+pub(crate) struct Attempt {
+    pub(crate) state: String,
+    pub(crate) outcome: Option<String>,
+    pub(crate) usage_source: Option<String>,
+    pub(crate) input_tokens: Option<i64>,
+    pub(crate) output_tokens: Option<i64>,
+    pub(crate) cost_usd: Option<String>,
 }
 
-pub fn chat(model: &str, text: &str) -> Value {
+pub(crate) fn chat(model: &str, text: &str) -> Value {
     json!({ "model": model, "messages": [{ "role": "user", "content": text }] })
 }
 
-pub fn streamed(model: &str, text: &str) -> Value {
+pub(crate) fn streamed(model: &str, text: &str) -> Value {
     json!({ "model": model, "messages": [{ "role": "user", "content": text }], "stream": true })
 }
 
-pub async fn read(response: Response) -> (u16, Value) {
+pub(crate) async fn read(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let body = response.bytes().await.unwrap();
     let value = serde_json::from_slice(&body);
-    (status, value.unwrap_or_else(|_| panic!("not JSON: {:?}", String::from_utf8_lossy(&body))))
+    (
+        status,
+        value.unwrap_or_else(|_| panic!("not JSON: {:?}", String::from_utf8_lossy(&body))),
+    )
 }
 
 /// The data of each event of a whole stream.
-pub fn events(body: &str) -> Vec<&str> {
-    body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect()
+pub(crate) fn events(body: &str) -> Vec<&str> {
+    body.split("\n\n")
+        .filter_map(|event| event.strip_prefix("data: "))
+        .collect()
 }
 
 /// All text that the events of a stream bring.
-pub fn text_of(events: &[&str]) -> String {
+pub(crate) fn text_of(events: &[&str]) -> String {
     events
         .iter()
         .filter_map(|event| serde_json::from_str::<Value>(event).ok())
@@ -220,8 +239,12 @@ pub fn text_of(events: &[&str]) -> String {
 }
 
 /// A connection to a gRPC endpoint of the stack.
-pub async fn channel(address: &str) -> tonic::transport::Channel {
-    tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap().connect().await.unwrap()
+pub(crate) async fn channel(address: &str) -> tonic::transport::Channel {
+    tonic::transport::Endpoint::from_shared(address.to_owned())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
 }
 
 async fn simulate(script: Script) -> (Simulator, String, tokio_util::sync::DropGuard) {
@@ -233,7 +256,12 @@ async fn simulate(script: Script) -> (Simulator, String, tokio_util::sync::DropG
 }
 
 fn configuration(options: &Options, simulator: &str) -> String {
-    let hash = |key: &str| tollgate_config::hash_key(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = |key: &str| {
+        tollgate_config::hash_key(key)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
     let mut text = format!(
         "keys:
   - {{name: tests, hash: 'sha256:{}', permissions: [complete, report], tags: {{team: red}}}}
@@ -288,9 +316,13 @@ struct Environment<'a> {
 impl Environment<'_> {
     fn common(&self) -> Vec<(String, String)> {
         let config = self.config.display().to_string();
-        [("TOLLGATE_CONFIG", config), ("NATS_URL", self.nats.clone()), ("RUST_BACKTRACE", "1".to_owned())]
-            .map(|(name, value)| (name.to_owned(), value))
-            .to_vec()
+        [
+            ("TOLLGATE_CONFIG", config),
+            ("NATS_URL", self.nats.clone()),
+            ("RUST_BACKTRACE", "1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
     }
 
     async fn init(&self) {
@@ -317,7 +349,12 @@ impl Environment<'_> {
                     ("TOLLGATE_DELIVERY_LISTEN", listen(2)),
                 ],
             ),
-            self.role(folder, "guardrail", &["guardrail"], &[("TOLLGATE_DELIVERY_LISTEN", listen(3))]),
+            self.role(
+                folder,
+                "guardrail",
+                &["guardrail"],
+                &[("TOLLGATE_DELIVERY_LISTEN", listen(3))],
+            ),
             self.role(folder, "router", &["router"], &[]),
             self.role(
                 folder,
@@ -330,7 +367,10 @@ impl Environment<'_> {
                 folder,
                 "audit",
                 &["audit"],
-                &[("DATABASE_URL", self.database.clone()), ("TOLLGATE_AUDIT_LISTEN", listen(4))],
+                &[
+                    ("DATABASE_URL", self.database.clone()),
+                    ("TOLLGATE_AUDIT_LISTEN", listen(4)),
+                ],
             ),
         ]
     }
@@ -363,7 +403,7 @@ fn logs(folder: &Paths) -> String {
 }
 
 /// Runs `task` for 0..`total`, `width` at a time.
-pub async fn load<F, T>(total: usize, width: usize, task: impl Fn(usize) -> F + Send + Sync + 'static) -> Vec<T>
+pub(crate) async fn load<F, T>(total: usize, width: usize, task: impl Fn(usize) -> F + Send + Sync + 'static) -> Vec<T>
 where
     F: Future<Output = T> + Send,
     T: Send + 'static,

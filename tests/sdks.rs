@@ -16,11 +16,29 @@ async fn python() -> std::path::PathBuf {
         return home.join("bin/python");
     }
     let _ = std::fs::remove_dir_all(&home);
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&home).output().await.unwrap();
+    let made = Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(&home)
+        .output()
+        .await
+        .unwrap();
     assert!(made.status.success(), "{}", text(&made));
     let python = home.join("bin/python");
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", "-r"];
-    let installed = Command::new(&python).args(pip).arg(&requirements).output().await.unwrap();
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+        "-r",
+    ];
+    let installed = Command::new(&python)
+        .args(pip)
+        .arg(&requirements)
+        .output()
+        .await
+        .unwrap();
     assert!(installed.status.success(), "{}", text(&installed));
     std::fs::write(done, wanted).unwrap();
     python
@@ -36,7 +54,11 @@ async fn openais_package_and_grpcs_reflection() {
     let stack = Stack::start(Options::default()).await;
     for script in ["openai_client.py", "grpc_client.py"] {
         let output = Command::new(&python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients").join(script))
+            .arg(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../../tests/clients")
+                    .join(script),
+            )
             .env("TOLLGATE_HTTP", &stack.http)
             .env("TOLLGATE_GRPC", &stack.grpc)
             .env("TOLLGATE_API_KEY", KEY)

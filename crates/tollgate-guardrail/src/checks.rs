@@ -51,7 +51,12 @@ impl Checker {
     #[must_use]
     pub fn new(checks: &Checks) -> Self {
         let phrases = Phrases::new(&checks.deny).map(Arc::new);
-        Self { rules: Arc::new(Rules { phrases, kinds: Kinds::new(&checks.mask) }) }
+        Self {
+            rules: Arc::new(Rules {
+                phrases,
+                kinds: Kinds::new(&checks.mask),
+            }),
+        }
     }
 
     /// Whether every text is allowed.
@@ -63,7 +68,10 @@ impl Checker {
     /// Begins with a request or an answer.
     #[must_use]
     pub fn session(&self) -> Session {
-        Session { rules: Arc::clone(&self.rules), names: Placeholders::default() }
+        Session {
+            rules: Arc::clone(&self.rules),
+            names: Placeholders::default(),
+        }
     }
 }
 
@@ -82,7 +90,11 @@ impl Session {
         let mut masked = String::with_capacity(text.len());
         let mut masker = Masker::new(self.rules.kinds);
         let changed = masker.push(text, &mut self.names, &mut masked);
-        if masker.finish(&mut self.names, &mut masked) || changed { Verdict::Change(masked) } else { Verdict::Allow }
+        if masker.finish(&mut self.names, &mut masked) || changed {
+            Verdict::Change(masked)
+        } else {
+            Verdict::Allow
+        }
     }
 }
 

@@ -27,8 +27,12 @@ pub(crate) struct Phrases {
 impl Phrases {
     /// Without a phrase there is nothing to look for.
     pub(crate) fn new(phrases: &[String]) -> Option<Self> {
-        let (rules, patterns): (Vec<_>, Vec<_>) =
-            phrases.iter().map(|phrase| fold(phrase)).enumerate().filter(|(_, folded)| !folded.is_empty()).unzip();
+        let (rules, patterns): (Vec<_>, Vec<_>) = phrases
+            .iter()
+            .map(|phrase| fold(phrase))
+            .enumerate()
+            .filter(|(_, folded)| !folded.is_empty())
+            .unzip();
         if patterns.is_empty() {
             return None;
         }
@@ -42,14 +46,25 @@ impl Phrases {
             }
         }
         let longest = automaton.max_pattern_len();
-        Some(Self { automaton, start, rules, depths, longest })
+        Some(Self {
+            automaton,
+            start,
+            rules,
+            depths,
+            longest,
+        })
     }
 }
 
 #[expect(clippy::expect_used, reason = "fails only past 2^31 bytes of phrases")]
 fn compile(patterns: &[Vec<u8>]) -> (NFA, StateID) {
-    let automaton = NFA::builder().prefilter(false).build(patterns).expect("the phrases fit into an automaton");
-    let start = automaton.start_state(Anchored::No).expect("unanchored searches are always possible");
+    let automaton = NFA::builder()
+        .prefilter(false)
+        .build(patterns)
+        .expect("the phrases fit into an automaton");
+    let start = automaton
+        .start_state(Anchored::No)
+        .expect("unanchored searches are always possible");
     (automaton, start)
 }
 
@@ -85,13 +100,28 @@ struct Walk {
 impl Search {
     pub(crate) fn new(phrases: Arc<Phrases>) -> Self {
         let origins = vec![0; phrases.longest.next_power_of_two()];
-        let walk = Walk { state: phrases.start, origins, folded: 0, hit: None };
-        Self { phrases, folder: Folder::default(), walk, taken: 0 }
+        let walk = Walk {
+            state: phrases.start,
+            origins,
+            folded: 0,
+            hit: None,
+        };
+        Self {
+            phrases,
+            folder: Folder::default(),
+            walk,
+            taken: 0,
+        }
     }
 
     /// Takes the next piece; the rule whose phrase it completes, if one does.
     pub(crate) fn push(&mut self, piece: &str) -> Option<usize> {
-        let Self { phrases, folder, walk, taken } = self;
+        let Self {
+            phrases,
+            folder,
+            walk,
+            taken,
+        } = self;
         for (offset, c) in piece.char_indices() {
             folder.push(c, *taken + offset, &mut |byte, at| walk.step(phrases, byte, at));
             if walk.hit.is_some() {
@@ -104,15 +134,29 @@ impl Search {
 
     /// The text has ended, and with it its last word.
     pub(crate) fn finish(&mut self) -> Option<usize> {
-        let Self { phrases, folder, walk, taken } = self;
+        let Self {
+            phrases,
+            folder,
+            walk,
+            taken,
+        } = self;
         folder.finish(*taken, &mut |byte, at| walk.step(phrases, byte, at));
         walk.hit
     }
 
     /// Offset up to which no phrase can begin any more.
     pub(crate) fn cleared(&self) -> usize {
-        let depth = self.phrases.depths.get(&self.walk.state).copied().unwrap_or(self.phrases.longest);
-        let partial = if depth == 0 { self.taken } else { self.walk.origin(depth) };
+        let depth = self
+            .phrases
+            .depths
+            .get(&self.walk.state)
+            .copied()
+            .unwrap_or(self.phrases.longest);
+        let partial = if depth == 0 {
+            self.taken
+        } else {
+            self.walk.origin(depth)
+        };
         self.folder.waiting().map_or(partial, |waiting| waiting.min(partial))
     }
 }
@@ -125,7 +169,9 @@ impl Walk {
         self.state = phrases.automaton.next_state(Anchored::No, self.state, byte);
         if phrases.automaton.is_special(self.state) && phrases.automaton.is_match(self.state) && self.hit.is_none() {
             let found = 0..phrases.automaton.match_len(self.state);
-            self.hit = found.map(|n| phrases.rules[phrases.automaton.match_pattern(self.state, n).as_usize()]).min();
+            self.hit = found
+                .map(|n| phrases.rules[phrases.automaton.match_pattern(self.state, n).as_usize()])
+                .min();
         }
     }
 

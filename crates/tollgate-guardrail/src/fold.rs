@@ -44,7 +44,11 @@ pub(crate) fn continuous(c: char) -> bool {
 
 /// Whether `c` belongs to a word: letters, digits and the marks on them.
 pub(crate) fn alphanumeric(c: char) -> bool {
-    if c.is_ascii() { c.is_ascii_alphanumeric() } else { c.is_alphanumeric() || is_combining_mark(c) }
+    if c.is_ascii() {
+        c.is_ascii_alphanumeric()
+    } else {
+        c.is_alphanumeric() || is_combining_mark(c)
+    }
 }
 
 /// Whether `c` is part of a word that has edges.
@@ -120,7 +124,9 @@ impl Folder {
             self.place(c, at, emit);
         } else {
             decompose_compatible(c, |part| {
-                part.to_uppercase().flat_map(char::to_lowercase).for_each(|folded| self.place(folded, at, emit));
+                part.to_uppercase()
+                    .flat_map(char::to_lowercase)
+                    .for_each(|folded| self.place(folded, at, emit));
             });
         }
     }

@@ -30,7 +30,10 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     pub(crate) fn new(masks: &[Mask]) -> Self {
-        Self { email: masks.contains(&Mask::Email), card: masks.contains(&Mask::Card) }
+        Self {
+            email: masks.contains(&Mask::Email),
+            card: masks.contains(&Mask::Card),
+        }
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -50,7 +53,11 @@ impl Placeholders {
         let glyphs = &glyphs[found.start..found.end];
         let (name, numbers, key) = match found.mask {
             Mask::Email => ("EMAIL", &mut self.emails, email::key(glyphs)),
-            Mask::Card => ("CARD", &mut self.cards, glyphs.iter().map(|g| g.c).filter(char::is_ascii_digit).collect()),
+            Mask::Card => (
+                "CARD",
+                &mut self.cards,
+                glyphs.iter().map(|g| g.c).filter(char::is_ascii_digit).collect(),
+            ),
         };
         let next = numbers.len() + 1;
         let number = numbers.entry(key).or_insert(next);
@@ -83,13 +90,25 @@ impl View<'_> {
             let mut next = at + 1;
             if c.is_ascii_digit() && kinds.card {
                 match card::at(self, at) {
-                    card::Finding::Card(end) => return Ok(Found { mask: Mask::Card, start: at, end }),
+                    card::Finding::Card(end) => {
+                        return Ok(Found {
+                            mask: Mask::Card,
+                            start: at,
+                            end,
+                        });
+                    }
                     card::Finding::Nothing(after) => next = after,
                     card::Finding::Undecided => return Err(at.min(self.held(kinds))),
                 }
             } else if !c.is_ascii_alphanumeric() && kinds.email {
                 match email::at(self, at) {
-                    email::Finding::Address { start, end } => return Ok(Found { mask: Mask::Email, start, end }),
+                    email::Finding::Address { start, end } => {
+                        return Ok(Found {
+                            mask: Mask::Email,
+                            start,
+                            end,
+                        });
+                    }
                     email::Finding::Nothing => {}
                     email::Finding::Undecided(start) => return Err(start),
                 }
@@ -100,7 +119,11 @@ impl View<'_> {
     }
 
     fn held(&self, kinds: Kinds) -> usize {
-        if self.last || !kinds.email { self.glyphs.len() } else { email::held(self) }
+        if self.last || !kinds.email {
+            self.glyphs.len()
+        } else {
+            email::held(self)
+        }
     }
 }
 
@@ -124,7 +147,14 @@ pub(crate) struct Masker {
 
 impl Masker {
     pub(crate) fn new(kinds: Kinds) -> Self {
-        Self { kinds, reader: Reader::default(), text: String::new(), glyphs: Vec::new(), first: 0, floor: 0 }
+        Self {
+            kinds,
+            reader: Reader::default(),
+            text: String::new(),
+            glyphs: Vec::new(),
+            first: 0,
+            floor: 0,
+        }
     }
 
     /// Takes the next piece and adds to `out` what is decided. Whether anything was replaced.
@@ -133,7 +163,8 @@ impl Masker {
         while !piece.is_empty() {
             let (part, rest) = piece.split_at(piece.floor_char_boundary(PART));
             for (offset, c) in part.char_indices() {
-                self.glyphs.extend(self.reader.read(c, (self.text.len() + offset) as u32));
+                self.glyphs
+                    .extend(self.reader.read(c, (self.text.len() + offset) as u32));
             }
             self.text.push_str(part);
             changed |= self.decide(false, names, out);
@@ -152,7 +183,12 @@ impl Masker {
         let mut from = self.first;
         let mut changed = false;
         let undecided = loop {
-            let view = View { glyphs: &self.glyphs, floor: self.floor, first: from, last };
+            let view = View {
+                glyphs: &self.glyphs,
+                floor: self.floor,
+                first: from,
+                last,
+            };
             match view.next(self.kinds, from) {
                 Ok(found) => {
                     out.push_str(&self.text[done..self.offset(found.start)]);
@@ -185,13 +221,18 @@ impl Masker {
 
     /// Where the glyph begins in the text.
     fn offset(&self, glyph: usize) -> usize {
-        self.glyphs.get(glyph).map_or(self.text.len(), |glyph| glyph.at as usize)
+        self.glyphs
+            .get(glyph)
+            .map_or(self.text.len(), |glyph| glyph.at as usize)
     }
 
     /// Where the glyph ends in the text.
     fn end_offset(&self, glyph: usize) -> usize {
         let begin = self.offset(glyph);
-        self.text[begin..].chars().next().map_or(begin, |c| begin + c.len_utf8())
+        self.text[begin..]
+            .chars()
+            .next()
+            .map_or(begin, |c| begin + c.len_utf8())
     }
 }
 

@@ -74,18 +74,33 @@ impl Screen {
             let checked = match piece {
                 None => return,
                 Some(Piece::Frame { payload, .. }) => self.answer.frame(&payload).map(|frames| (frames, None)),
-                Some(Piece::End { failure: None, usage }) => {
-                    self.answer.rest().map(|frames| (frames, Some(Piece::End { failure: None, usage })))
-                }
+                Some(Piece::End { failure: None, usage }) => self
+                    .answer
+                    .rest()
+                    .map(|frames| (frames, Some(Piece::End { failure: None, usage }))),
                 Some(last) => Ok((Vec::new(), Some(last))),
             };
             let (frames, last) = checked.unwrap_or_else(|Denied { .. }| {
                 let failure = Failure::new(ErrorCode::PolicyDenied, "the answer was denied by a guardrail policy");
                 self.answer.verdict = "deny";
-                (Vec::new(), Some(Piece::End { failure: Some(failure), usage: None }))
+                (
+                    Vec::new(),
+                    Some(Piece::End {
+                        failure: Some(failure),
+                        usage: None,
+                    }),
+                )
             });
             for payload in frames {
-                if owner.pieces.send(Piece::Frame { seq: self.frames, payload }).await.is_err() {
+                if owner
+                    .pieces
+                    .send(Piece::Frame {
+                        seq: self.frames,
+                        payload,
+                    })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 self.frames += 1;
@@ -116,14 +131,21 @@ struct Answer {
 
 /// Text of one slot that has arrived and not gone out.
 enum Held {
-    Text(Window),
+    Text(Box<Window>),
     /// Arguments are JSON: a match may hide behind an escape, so they are checked when they are whole.
     Arguments(String),
 }
 
 impl Answer {
     fn new(dialect: Dialect, streamed: bool, session: Session) -> Self {
-        Self { dialect, streamed, session, held: BTreeMap::new(), like: Value::Null, verdict: "allow" }
+        Self {
+            dialect,
+            streamed,
+            session,
+            held: BTreeMap::new(),
+            like: Value::Null,
+            verdict: "allow",
+        }
     }
 
     /// The frames that may go out for one that has come in.
@@ -138,13 +160,17 @@ impl Answer {
                 Checked::Deny | Checked::Unreadable => Err(Denied { rule: 0 }),
             };
         }
-        let Ok(mut frame) = serde_json::from_slice::<Value>(payload) else { return Err(Denied { rule: 0 }) };
+        let Ok(mut frame) = serde_json::from_slice::<Value>(payload) else {
+            return Err(Denied { rule: 0 });
+        };
         let finished = text::finished(self.dialect, &frame);
         let mut denied = None;
         let (held, session) = (&mut self.held, &mut self.session);
         text::visit_frame(self.dialect, &mut frame, &mut |slot, text| {
             let last = finished.contains(&slot.choice);
-            let window = held.entry(slot.clone()).or_insert_with(|| Held::new(&slot.kind, session));
+            let window = held
+                .entry(slot.clone())
+                .or_insert_with(|| Held::new(&slot.kind, session));
             let out = window.push(session, text).and_then(|mut out| {
                 if last {
                     out.push_str(&window.finish(session)?);
@@ -177,7 +203,11 @@ impl Answer {
         for (slot, held) in self.held.iter_mut().filter(|(slot, _)| which(slot)) {
             let text = held.finish(&mut self.session)?;
             if !text.is_empty() {
-                frames.push(text::frame_with(self.dialect, &self.like, slot, text).to_string().into());
+                frames.push(
+                    text::frame_with(self.dialect, &self.like, slot, text)
+                        .to_string()
+                        .into(),
+                );
             }
         }
         Ok(frames)
@@ -187,7 +217,7 @@ impl Answer {
 impl Held {
     fn new(kind: &SlotKind, session: &Session) -> Self {
         match kind {
-            SlotKind::Text(_) => Self::Text(Window::new(session)),
+            SlotKind::Text(_) => Self::Text(Box::new(Window::new(session))),
             SlotKind::Arguments(_) => Self::Arguments(String::new()),
         }
     }
@@ -218,4 +248,3 @@ impl Held {
         }
     }
 }
-

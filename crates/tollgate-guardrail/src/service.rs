@@ -51,15 +51,30 @@ impl Service {
             tasks: TaskTracker::new(),
         });
         courier.register(&address, screening.clone());
-        let stage = GuardStage { policies, payloads: bus.payloads().await?, address, metrics: metrics.clone() };
+        let stage = GuardStage {
+            policies,
+            payloads: bus.payloads().await?,
+            address,
+            metrics: metrics.clone(),
+        };
         let concurrency = config.guardrail.concurrency;
         let runner = Runner::subscribe(stage, Hop::Guard, concurrency, bus, courier, metrics).await?;
-        Ok(Self { runner, screening, delivery, readiness })
+        Ok(Self {
+            runner,
+            screening,
+            delivery,
+            readiness,
+        })
     }
 
     /// Checks until `stop`, then finishes what is under way.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let Self { runner, screening, delivery, readiness } = self;
+        let Self {
+            runner,
+            screening,
+            delivery,
+            readiness,
+        } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(runner.run(stop.clone()));
         tasks.spawn({

@@ -30,7 +30,12 @@ pub(crate) fn compile(policies: &[schema::Policy]) -> Policies {
         prompt: Checker::new(&policy.prompt),
         answer: Checker::new(&policy.answer),
     };
-    Arc::new(policies.iter().map(|policy| (policy.name.clone(), compiled(policy))).collect())
+    Arc::new(
+        policies
+            .iter()
+            .map(|policy| (policy.name.clone(), compiled(policy)))
+            .collect(),
+    )
 }
 
 pub(crate) struct GuardStage {
@@ -64,7 +69,9 @@ impl Checked {
 
 /// Checks every text of a request or a whole answer.
 pub(crate) fn check_body(body: &[u8], session: &mut Session) -> Checked {
-    let Ok(mut value) = serde_json::from_slice::<Value>(body) else { return Checked::Unreadable };
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
+        return Checked::Unreadable;
+    };
     let (mut changed, mut denied) = (false, false);
     text::visit(&mut value, &mut |text| match session.check(text) {
         Verdict::Allow => {}
@@ -117,9 +124,10 @@ impl GuardStage {
                 })?;
                 Ok(())
             }
-            Checked::Deny => {
-                Err(Failure::new(ErrorCode::PolicyDenied, "the request was denied by a guardrail policy"))
-            }
+            Checked::Deny => Err(Failure::new(
+                ErrorCode::PolicyDenied,
+                "the request was denied by a guardrail policy",
+            )),
             Checked::Unreadable => Err(Failure::new(ErrorCode::InvalidRequest, "the request body is not JSON")),
         }
     }
@@ -132,7 +140,10 @@ impl Stage for GuardStage {
         let policies = Arc::clone(&self.policies);
         let Some(policy) = policies.get(&envelope.caller.policy) else {
             // Two versions of the configuration at once: the request must not go on unchecked.
-            let failure = Failure::new(ErrorCode::Unavailable, "the guardrail does not know the key's policy yet");
+            let failure = Failure::new(
+                ErrorCode::Unavailable,
+                "the guardrail does not know the key's policy yet",
+            );
             return Outcome::Conclude(Box::new(envelope), failure);
         };
         if !policy.prompt.is_empty()
@@ -142,7 +153,10 @@ impl Stage for GuardStage {
         }
         if !policy.answer.is_empty() {
             let policy = envelope.caller.policy.clone();
-            envelope.screen = Some(Screen { address: self.address.clone(), policy });
+            envelope.screen = Some(Screen {
+                address: self.address.clone(),
+                policy,
+            });
         }
         Outcome::Forward(Hop::Route, Box::new(envelope))
     }

@@ -88,13 +88,21 @@ impl Desk {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Failure::new(ErrorCode::Saturated, "too many requests are under way").retry_after_ms(FULL_WAIT_MS)
         })?;
-        let payload = self.payloads.check_in(opening.request_id, "request", opening.body.clone()).await;
+        let payload = self
+            .payloads
+            .check_in(opening.request_id, "request", opening.body.clone())
+            .await;
         let payload = payload.map_err(|error| {
             tracing::warn!(%error, "a request body was not stored");
-            Failure::new(ErrorCode::Unavailable, "the request cannot be stored at the moment").retry_after_ms(FULL_WAIT_MS)
+            Failure::new(ErrorCode::Unavailable, "the request cannot be stored at the moment")
+                .retry_after_ms(FULL_WAIT_MS)
         })?;
         let (word, words) = mpsc::channel(4);
-        let entry = Entry { generation: 0, claimed: false, word };
+        let entry = Entry {
+            generation: 0,
+            claimed: false,
+            word,
+        };
         self.lock().insert(opening.request_id, entry);
         let mut ticket = Ticket::new(Arc::clone(self), opening, payload, words, place);
         self.metrics.in_flight.add(1, &[]);
@@ -133,7 +141,10 @@ impl Desk {
             return Err(Refusal::Stale);
         }
         let (line, end) = line();
-        let word = Word::Claimed { attempt_id: claim.attempt_id, end };
+        let word = Word::Claimed {
+            attempt_id: claim.attempt_id,
+            end,
+        };
         entry.word.try_send(word).map_err(|_| Refusal::Gone)?;
         entry.claimed = true;
         Ok(line)
@@ -145,7 +156,9 @@ impl Recipient for Desk {
         let granted = self.grant(&claim);
         if let Err(refusal) = &granted {
             let reason = if *refusal == Refusal::Gone { "gone" } else { "stale" };
-            self.metrics.claims_refused.add(1, &[KeyValue::new(label::REASON, reason)]);
+            self.metrics
+                .claims_refused
+                .add(1, &[KeyValue::new(label::REASON, reason)]);
         }
         Box::pin(std::future::ready(granted))
     }

@@ -56,7 +56,10 @@ pub(crate) async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(gateway)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled_owned(),
+        )
         .await?;
     Ok(())
 }
@@ -86,7 +89,10 @@ impl Door {
         let body = serde_json::to_vec(&chat).map_err(|error| invalid(error.to_string()))?;
         drop(chat);
         let buffered = self.reception.reserve(body.len())?;
-        let opened = self.reception.open(request_id, entry, Dialect::Native, body.into(), buffered).await;
+        let opened = self
+            .reception
+            .open(request_id, entry, Dialect::Native, body.into(), buffered)
+            .await;
         opened.map_err(|rejection| rejection.failure)
     }
 }
@@ -134,8 +140,14 @@ impl Gateway for Door {
     }
 
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
-        let entry = self.authenticate(request.metadata()).map_err(|failure| to_status(&failure, None))?;
-        let models = self.reception.models(entry).map(|name| Model { name: name.to_owned() }).collect();
+        let entry = self
+            .authenticate(request.metadata())
+            .map_err(|failure| to_status(&failure, None))?;
+        let models = self
+            .reception
+            .models(entry)
+            .map(|name| Model { name: name.to_owned() })
+            .collect();
         Ok(Response::new(ListModelsResponse { models }))
     }
 }

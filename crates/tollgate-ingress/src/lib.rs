@@ -64,12 +64,22 @@ impl Service {
         let desk = Arc::new(Desk::new(&config.ingress, address.clone(), bus, payloads, metrics));
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
-        Ok(Self { listeners, desk, reception, readiness })
+        Ok(Self {
+            listeners,
+            desk,
+            reception,
+            readiness,
+        })
     }
 
     /// Serves until `stop`, then lets the requests under way end.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let Self { listeners, desk, reception, readiness } = self;
+        let Self {
+            listeners,
+            desk,
+            reception,
+            readiness,
+        } = self;
         // Answers are still delivered while the doors drain.
         let delivery_stop = CancellationToken::new();
         let mut delivery = JoinSet::new();

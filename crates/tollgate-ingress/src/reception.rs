@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 
 use bytes::Bytes;
 use chrono::Utc;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::{Clock, DefaultClock}};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
 use tollgate_dialect::Invalid;
@@ -39,7 +42,10 @@ impl From<Failure> for Rejection {
 
 impl From<Invalid> for Rejection {
     fn from(invalid: Invalid) -> Self {
-        Self { failure: Failure::new(ErrorCode::InvalidRequest, invalid.message), param: invalid.param }
+        Self {
+            failure: Failure::new(ErrorCode::InvalidRequest, invalid.message),
+            param: invalid.param,
+        }
     }
 }
 
@@ -74,19 +80,27 @@ impl Reception {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| refused("the Authorization header is not of the form `Bearer <key>`"))?;
-        let entry = self.keyring.authenticate(secret, Utc::now()).map_err(|error| match error {
-            AuthError::Malformed | AuthError::Unknown => refused("the API key is not valid"),
-            AuthError::Expired => refused("the API key has expired"),
-        })?;
+        let entry = self
+            .keyring
+            .authenticate(secret, Utc::now())
+            .map_err(|error| match error {
+                AuthError::Malformed | AuthError::Unknown => refused("the API key is not valid"),
+                AuthError::Expired => refused("the API key has expired"),
+            })?;
         if !entry.may(Permission::Complete) {
-            return Err(Failure::new(ErrorCode::PermissionDenied, "the API key may not call models"));
+            return Err(Failure::new(
+                ErrorCode::PermissionDenied,
+                "the API key may not call models",
+            ));
         }
         Ok(entry)
     }
 
     /// Counts a request against the caller's own limit.
     pub(crate) fn admit(&self, entry: &Entry) -> Result<(), Failure> {
-        let Some(limiter) = self.limiters.get(&entry.caller.key_id) else { return Ok(()) };
+        let Some(limiter) = self.limiters.get(&entry.caller.key_id) else {
+            return Ok(());
+        };
         limiter.check().map_err(|until| {
             let wait = until.wait_time_from(DefaultClock::default().now());
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -107,12 +121,18 @@ impl Reception {
 
     pub(crate) fn too_large(&self) -> Failure {
         let limit = self.max_body_bytes;
-        Failure::new(ErrorCode::TooLarge, format!("the request body is over the limit of {limit} bytes"))
+        Failure::new(
+            ErrorCode::TooLarge,
+            format!("the request body is over the limit of {limit} bytes"),
+        )
     }
 
     /// Public model names that the caller may use.
     pub(crate) fn models<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a str> {
-        self.models.iter().map(String::as_str).filter(|model| entry.may_use(model))
+        self.models
+            .iter()
+            .map(String::as_str)
+            .filter(|model| entry.may_use(model))
     }
 
     /// Reads the request and puts it on its way.
@@ -126,13 +146,30 @@ impl Reception {
     ) -> Result<Ticket, Rejection> {
         let view = tollgate_dialect::view(dialect, &body)?;
         if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
-            let failure =
-                Failure::new(ErrorCode::ModelNotFound, "the model does not exist or you do not have access to it");
-            return Err(Rejection { failure, param: Some("model") });
+            let failure = Failure::new(
+                ErrorCode::ModelNotFound,
+                "the model does not exist or you do not have access to it",
+            );
+            return Err(Rejection {
+                failure,
+                param: Some("model"),
+            });
         }
         let caller = entry.caller.clone();
-        tracing::debug!(model = view.model, stream = view.stream, key = caller.key_name, "request accepted");
-        let opening = Opening { request_id, caller, view, dialect, body, buffered };
+        tracing::debug!(
+            model = view.model,
+            stream = view.stream,
+            key = caller.key_name,
+            "request accepted"
+        );
+        let opening = Opening {
+            request_id,
+            caller,
+            view,
+            dialect,
+            body,
+            buffered,
+        };
         Ok(self.desk.open(opening).await?)
     }
 }

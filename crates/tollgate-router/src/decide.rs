@@ -34,7 +34,10 @@ impl Routes {
             .iter()
             .map(|model| (model.name.clone(), model.targets.iter().map(target).collect()))
             .collect();
-        Self { targets, max_attempts: config.router.max_attempts }
+        Self {
+            targets,
+            max_attempts: config.router.max_attempts,
+        }
     }
 
     /// The first target in the configured order that has not failed this request yet; the reason to give up when there is
@@ -42,7 +45,10 @@ impl Routes {
     #[must_use]
     pub fn decide(&self, envelope: &Envelope, now: Millis) -> Decision {
         if envelope.deadline <= now {
-            return Decision::GiveUp(Failure::new(ErrorCode::DeadlineExceeded, "no provider answered in the time allowed"));
+            return Decision::GiveUp(Failure::new(
+                ErrorCode::DeadlineExceeded,
+                "no provider answered in the time allowed",
+            ));
         }
         let Some(targets) = self.targets.get(&envelope.view.model) else {
             return Decision::GiveUp(Failure::new(ErrorCode::ModelNotFound, "no such model"));
@@ -53,8 +59,17 @@ impl Routes {
             return Decision::GiveUp(last.clone());
         }
         // A worker that was busy made no call.
-        let calls = envelope.failures.iter().filter(|failure| failure.code != ErrorCode::ProviderBusy).count();
-        let failed = |target: &Target| envelope.failures.iter().any(|failure| failure.target.as_ref() == Some(target));
+        let calls = envelope
+            .failures
+            .iter()
+            .filter(|failure| failure.code != ErrorCode::ProviderBusy)
+            .count();
+        let failed = |target: &Target| {
+            envelope
+                .failures
+                .iter()
+                .any(|failure| failure.target.as_ref() == Some(target))
+        };
         match targets.iter().find(|target| !failed(target)) {
             Some(target) if calls < self.max_attempts => Decision::Try(target.clone()),
             _ => Decision::GiveUp(summary(&envelope.failures)),
@@ -64,7 +79,11 @@ impl Routes {
 
 /// What the client is told when every target failed: the last real failure, or that all were busy.
 fn summary(failures: &[Failure]) -> Failure {
-    let told = failures.iter().rev().find(|failure| failure.code != ErrorCode::ProviderBusy).or(failures.last());
+    let told = failures
+        .iter()
+        .rev()
+        .find(|failure| failure.code != ErrorCode::ProviderBusy)
+        .or(failures.last());
     match told.cloned() {
         Some(failure) if failure.code == ErrorCode::ProviderBusy && failure.retry_after_ms.is_none() => {
             failure.retry_after_ms(BUSY_WAIT_MS)
@@ -83,7 +102,10 @@ mod tests {
     use super::*;
 
     fn target(name: &str) -> Target {
-        Target { provider: name.to_owned(), model: "m-1".to_owned() }
+        Target {
+            provider: name.to_owned(),
+            model: "m-1".to_owned(),
+        }
     }
 
     fn routes() -> Routes {
@@ -118,7 +140,10 @@ mod tests {
             target: None,
             failures: failures
                 .iter()
-                .map(|(name, code)| Failure { target: Some(target(name)), ..Failure::new(*code, *name) })
+                .map(|(name, code)| Failure {
+                    target: Some(target(name)),
+                    ..Failure::new(*code, *name)
+                })
                 .collect(),
         }
     }
@@ -139,20 +164,29 @@ mod tests {
         use ErrorCode::{ProviderBusy, ProviderError};
         let routes = routes();
         assert_eq!(routes.decide(&envelope(&[]), Millis(1)), Decision::Try(target("a")));
-        assert_eq!(routes.decide(&envelope(&[("a", ProviderError)]), Millis(1)), Decision::Try(target("b")));
+        assert_eq!(
+            routes.decide(&envelope(&[("a", ProviderError)]), Millis(1)),
+            Decision::Try(target("b"))
+        );
         let busy = envelope(&[("a", ProviderBusy), ("b", ProviderBusy)]);
         assert_eq!(routes.decide(&busy, Millis(1)), Decision::Try(target("c")));
     }
 
     #[test]
     fn what_would_fail_anywhere_is_not_tried_again() {
-        assert_eq!(gives_up(&[("a", ErrorCode::ProviderRefused)]).code, ErrorCode::ProviderRefused);
+        assert_eq!(
+            gives_up(&[("a", ErrorCode::ProviderRefused)]).code,
+            ErrorCode::ProviderRefused
+        );
     }
 
     #[test]
     fn attempts_and_time_are_bounded() {
         use ErrorCode::{DeadlineExceeded, ProviderError, ProviderTimeout};
-        assert_eq!(gives_up(&[("a", ProviderError), ("b", ProviderTimeout)]).code, ProviderTimeout);
+        assert_eq!(
+            gives_up(&[("a", ProviderError), ("b", ProviderTimeout)]).code,
+            ProviderTimeout
+        );
         let late = routes().decide(&envelope(&[]), Millis(100));
         assert!(matches!(late, Decision::GiveUp(failure) if failure.code == DeadlineExceeded));
     }

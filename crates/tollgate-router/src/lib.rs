@@ -25,9 +25,10 @@ impl Service {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Result<Self, Error> {
-        let stage = RouterStage { routes: Routes::new(config) };
-        let runner =
-            Runner::subscribe(stage, Hop::Route, config.router.concurrency, bus, courier, metrics).await?;
+        let stage = RouterStage {
+            routes: Routes::new(config),
+        };
+        let runner = Runner::subscribe(stage, Hop::Route, config.router.concurrency, bus, courier, metrics).await?;
         Ok(Self { runner, readiness })
     }
 

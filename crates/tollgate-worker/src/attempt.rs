@@ -71,14 +71,27 @@ impl Attempts {
             not_stored => {
                 let error = not_stored.ok().and_then(Result::err);
                 tracing::error!(?error, "the ledger did not take an attempt; the provider is not called");
-                Call::failed(Failure::new(ErrorCode::Unavailable, "the ledger cannot be written at the moment"))
+                Call::failed(Failure::new(
+                    ErrorCode::Unavailable,
+                    "the ledger cannot be written at the moment",
+                ))
             }
         };
         let settlement = self.settlement(&order, &call, &mut reader).await;
         let provider = order.attempt.target.provider.as_str();
-        let Usage { input_tokens, output_tokens, .. } = settlement.usage;
+        let Usage {
+            input_tokens,
+            output_tokens,
+            ..
+        } = settlement.usage;
         let seconds = begun.elapsed().as_secs_f64();
-        self.metrics.record_attempt(provider, settlement.outcome.as_str(), seconds, input_tokens, output_tokens);
+        self.metrics.record_attempt(
+            provider,
+            settlement.outcome.as_str(),
+            seconds,
+            input_tokens,
+            output_tokens,
+        );
         tracing::info!(
             attempt.id = %order.attempt.attempt_id,
             outcome = settlement.outcome.as_str(),
@@ -121,7 +134,11 @@ impl Attempts {
 
     /// The call within its bounds: the owner's patience and the deadline.
     async fn call(&self, order: &Order, line: &Line, reader: &mut AnswerReader) -> Call {
-        let mut progress = Progress { begun: Instant::now(), frames: 0, first_token: None };
+        let mut progress = Progress {
+            begun: Instant::now(),
+            frames: 0,
+            first_token: None,
+        };
         let exchange = self.exchange(order, line, reader, &mut progress);
         let ended = tokio::select! {
             biased;
@@ -135,18 +152,30 @@ impl Attempts {
                 }))
             }
         };
-        let Progress { frames, first_token, .. } = progress;
+        let Progress {
+            frames, first_token, ..
+        } = progress;
         match ended {
-            Ok(()) => {
-                Call { outcome: AttemptOutcome::Answered, failure: None, may_be_billed: true, frames, first_token }
-            }
+            Ok(()) => Call {
+                outcome: AttemptOutcome::Answered,
+                failure: None,
+                may_be_billed: true,
+                frames,
+                first_token,
+            },
             Err(Refused { failure, may_be_billed }) => {
                 let outcome = match failure.code {
                     ErrorCode::Cancelled | ErrorCode::DeadlineExceeded => AttemptOutcome::Cancelled,
                     _ if may_be_billed => AttemptOutcome::Broken,
                     _ => AttemptOutcome::Failed,
                 };
-                Call { outcome, failure: Some(failure), may_be_billed, frames, first_token }
+                Call {
+                    outcome,
+                    failure: Some(failure),
+                    may_be_billed,
+                    frames,
+                    first_token,
+                }
             }
         }
     }
@@ -158,7 +187,10 @@ impl Attempts {
         reader: &mut AnswerReader,
         progress: &mut Progress,
     ) -> Result<(), Refused> {
-        let response = self.upstream.call(order.attempt.attempt_id, order.view.stream, order.body.clone()).await?;
+        let response = self
+            .upstream
+            .call(order.attempt.attempt_id, order.view.stream, order.body.clone())
+            .await?;
         if order.view.stream {
             self.stream(response, line, reader, progress).await
         } else {
@@ -229,7 +261,10 @@ impl Attempts {
         Settlement {
             outcome: call.outcome,
             error: call.failure.as_ref().map(|failure| failure.code),
-            provider_status: call.failure.as_ref().map_or(Some(200), |failure| failure.provider_status),
+            provider_status: call
+                .failure
+                .as_ref()
+                .map_or(Some(200), |failure| failure.provider_status),
             served_model: reader.summary().served_model.clone(),
             usage,
             usage_source,
@@ -260,10 +295,16 @@ struct Progress {
 
 impl Progress {
     async fn deliver(&mut self, line: &Line, payload: Bytes) -> Result<(), Refused> {
-        let piece = Piece::Frame { seq: self.frames, payload };
+        let piece = Piece::Frame {
+            seq: self.frames,
+            payload,
+        };
         if line.pieces.send(piece).await.is_err() {
             let failure = Failure::new(ErrorCode::Cancelled, "nobody awaits the answer");
-            return Err(Refused { failure, may_be_billed: true });
+            return Err(Refused {
+                failure,
+                may_be_billed: true,
+            });
         }
         self.frames += 1;
         self.first_token.get_or_insert_with(|| self.begun.elapsed());
@@ -282,11 +323,18 @@ async fn count(body: Bytes, reader: &mut AnswerReader) -> Usage {
     let output_tokens = reader.counted_output();
     // A prompt of megabytes takes a while to count.
     let input_tokens = tokio::task::spawn_blocking(move || tollgate_dialect::prompt_tokens(&body)).await;
-    Usage { input_tokens: input_tokens.unwrap_or_default(), output_tokens, ..Usage::default() }
+    Usage {
+        input_tokens: input_tokens.unwrap_or_default(),
+        output_tokens,
+        ..Usage::default()
+    }
 }
 
 fn broken(message: &str) -> Refused {
-    Refused { failure: Failure::new(ErrorCode::ProviderBroken, message), may_be_billed: true }
+    Refused {
+        failure: Failure::new(ErrorCode::ProviderBroken, message),
+        may_be_billed: true,
+    }
 }
 
 fn bad_answer(error: BadAnswer) -> Refused {

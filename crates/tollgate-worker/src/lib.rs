@@ -58,7 +58,13 @@ impl Service {
             ledger_timeout: config.worker.ledger_timeout,
             metrics: metrics.clone(),
         };
-        let stage = WorkerStage::new(settings, attempts, bus.payloads().await?, courier.clone(), metrics.clone());
+        let stage = WorkerStage::new(
+            settings,
+            attempts,
+            bus.payloads().await?,
+            courier.clone(),
+            metrics.clone(),
+        );
         let hop = Hop::Work(provider.to_owned());
         let runner = Runner::subscribe(stage, hop, settings.concurrency + SLACK, bus, courier, metrics).await?;
         Ok(Self { runner, readiness })

@@ -44,13 +44,19 @@ impl WorkerStage {
 
     /// Everything that can be known to be wrong before the claim, so that no claim is wasted on it.
     async fn prepare(&self, envelope: &Envelope, target: &Target) -> Result<bytes::Bytes, Failure> {
-        let body = self.payloads.fetch(&envelope.payload).await.map_err(|error| match error {
-            BusError::PayloadGone => Failure::new(ErrorCode::Unavailable, "the request body is not stored any more"),
-            error => {
-                tracing::warn!(%error, "a stored payload was not fetched");
-                Failure::new(ErrorCode::Unavailable, "the request body cannot be read at the moment")
-            }
-        })?;
+        let body = self
+            .payloads
+            .fetch(&envelope.payload)
+            .await
+            .map_err(|error| match error {
+                BusError::PayloadGone => {
+                    Failure::new(ErrorCode::Unavailable, "the request body is not stored any more")
+                }
+                error => {
+                    tracing::warn!(%error, "a stored payload was not fetched");
+                    Failure::new(ErrorCode::Unavailable, "the request body cannot be read at the moment")
+                }
+            })?;
         tollgate_dialect::to_openai(envelope.dialect, &body, &target.model)
             .map_err(|invalid| Failure::new(ErrorCode::InvalidRequest, invalid.message))
     }
@@ -62,7 +68,10 @@ impl WorkerStage {
         };
         let attempt = describe(&envelope, &target);
         let claim = claim(&envelope, &attempt);
-        let address = envelope.screen.as_ref().map_or(&envelope.owner, |screen| &screen.address);
+        let address = envelope
+            .screen
+            .as_ref()
+            .map_or(&envelope.owner, |screen| &screen.address);
         let line = match self.courier.claim(address, claim).await {
             Ok(line) => line,
             Err(refusal) => {
@@ -70,10 +79,21 @@ impl WorkerStage {
                 return Outcome::Done;
             }
         };
-        let order = Order { attempt, body, view: envelope.view.clone(), dialect: envelope.dialect };
+        let order = Order {
+            attempt,
+            body,
+            view: envelope.view.clone(),
+            dialect: envelope.dialect,
+        };
         match self.attempts.run(order, line).await {
             Ending::Delivered => Outcome::Done,
-            Ending::TryElsewhere(failure) => back_to_router(envelope, Failure { target: Some(target), ..failure }),
+            Ending::TryElsewhere(failure) => back_to_router(
+                envelope,
+                Failure {
+                    target: Some(target),
+                    ..failure
+                },
+            ),
         }
     }
 
@@ -83,7 +103,9 @@ impl WorkerStage {
             Refusal::Gone => "gone",
             Refusal::Unreachable => "unreachable",
         };
-        self.metrics.claims_refused.add(1, &[KeyValue::new(label::REASON, reason)]);
+        self.metrics
+            .claims_refused
+            .add(1, &[KeyValue::new(label::REASON, reason)]);
         tracing::debug!(reason, "claim refused");
     }
 }
@@ -92,7 +114,11 @@ impl Stage for WorkerStage {
     const NAME: &'static str = "work";
 
     async fn handle(&self, envelope: Envelope) -> Outcome {
-        let Some(target) = envelope.target.clone().filter(|target| target.provider == self.provider) else {
+        let Some(target) = envelope
+            .target
+            .clone()
+            .filter(|target| target.provider == self.provider)
+        else {
             tracing::warn!("an envelope for another provider was dropped");
             return Outcome::Done;
         };
@@ -101,7 +127,13 @@ impl Stage for WorkerStage {
         }
         let Ok(_permit) = self.permits.try_acquire() else {
             let busy = Failure::new(ErrorCode::ProviderBusy, "all connections to the provider are in use");
-            return back_to_router(envelope, Failure { target: Some(target), ..busy });
+            return back_to_router(
+                envelope,
+                Failure {
+                    target: Some(target),
+                    ..busy
+                },
+            );
         };
         let provider = [KeyValue::new(label::PROVIDER, self.provider.clone())];
         self.metrics.permits_used.add(1, &provider);

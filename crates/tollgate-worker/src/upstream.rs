@@ -70,7 +70,11 @@ impl Upstream {
     /// Sends the request and waits for the answer to begin. The attempt's id goes along, so that the provider's log and
     /// the ledger can be matched.
     pub(crate) async fn call(&self, attempt: AttemptId, stream: bool, body: Bytes) -> Result<Response, Refused> {
-        let accept = if stream { "text/event-stream" } else { "application/json" };
+        let accept = if stream {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
         let sent = self
             .client
             .post(&self.url)
@@ -82,21 +86,36 @@ impl Upstream {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.is_connect() => {
                 let failure = Failure::new(ErrorCode::ProviderUnreachable, "the provider cannot be reached");
-                return Err(Refused { failure, may_be_billed: false });
+                return Err(Refused {
+                    failure,
+                    may_be_billed: false,
+                });
             }
             Ok(Err(_)) => {
                 let failure = Failure::new(ErrorCode::ProviderBroken, "the provider closed the connection");
-                return Err(Refused { failure, may_be_billed: true });
+                return Err(Refused {
+                    failure,
+                    may_be_billed: true,
+                });
             }
             Err(_) => {
-                let failure = Failure::new(ErrorCode::ProviderTimeout, "the provider did not begin to answer in time");
-                return Err(Refused { failure, may_be_billed: true });
+                let failure = Failure::new(
+                    ErrorCode::ProviderTimeout,
+                    "the provider did not begin to answer in time",
+                );
+                return Err(Refused {
+                    failure,
+                    may_be_billed: true,
+                });
             }
         };
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(Refused { failure: refusal(response).await, may_be_billed: false })
+        Err(Refused {
+            failure: refusal(response).await,
+            may_be_billed: false,
+        })
     }
 }
 
@@ -118,7 +137,11 @@ async fn refusal(mut response: Response) -> Failure {
     let ProviderError { message, .. } = openai::error_body(&body);
     Failure {
         // Our own credentials are none of the client's business.
-        message: if code == ErrorCode::ProviderAuth { "the provider refused our credentials".to_owned() } else { message },
+        message: if code == ErrorCode::ProviderAuth {
+            "the provider refused our credentials".to_owned()
+        } else {
+            message
+        },
         retry_after_ms: retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
         provider_status: Some(status.as_u16()),
         ..Failure::new(code, String::new())
@@ -166,12 +189,18 @@ mod tests {
                 reqwest::header::HeaderName::from_static(name),
                 HeaderValue::from_str(value).unwrap(),
             )]);
-            retry_after(&headers, httpdate::parse_http_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap())
+            retry_after(
+                &headers,
+                httpdate::parse_http_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap(),
+            )
         };
         assert_eq!(read("retry-after", "7"), Some(Duration::from_secs(7)));
         assert_eq!(read("retry-after", "0.5"), Some(Duration::from_millis(500)));
         assert_eq!(read("retry-after-ms", "250"), Some(Duration::from_millis(250)));
-        assert_eq!(read("retry-after", "Mon, 23 Nov 2026 10:00:09 GMT"), Some(Duration::from_secs(9)));
+        assert_eq!(
+            read("retry-after", "Mon, 23 Nov 2026 10:00:09 GMT"),
+            Some(Duration::from_secs(9))
+        );
         for nonsense in ["-1", "NaN", "inf", "1e300", "soon", ""] {
             assert_eq!(read("retry-after", nonsense), None, "{nonsense}");
         }
@@ -180,7 +209,11 @@ mod tests {
     #[test]
     fn what_is_the_clients_fault_is_not_tried_elsewhere() {
         let elsewhere = |status: u16| classify(StatusCode::from_u16(status).unwrap()).try_another_target();
-        assert!([401, 404, 408, 409, 429, 500, 502, 503, 529, 302].into_iter().all(elsewhere));
+        assert!(
+            [401, 404, 408, 409, 429, 500, 502, 503, 529, 302]
+                .into_iter()
+                .all(elsewhere)
+        );
         assert!(![400, 413, 415, 422].into_iter().any(elsewhere));
     }
 }

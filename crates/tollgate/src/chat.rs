@@ -18,8 +18,14 @@ use crate::{cli::ChatArgs, running::Running};
 pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
     let running = Running::find();
     let missing = "no `tollgate up` is running here; give --grpc and TOLLGATE_API_KEY";
-    let grpc = args.grpc.or_else(|| running.as_ref().map(|stack| stack.grpc.clone())).context(missing)?;
-    let key = args.api_key.or_else(|| running.map(|stack| stack.api_key)).context(missing)?;
+    let grpc = args
+        .grpc
+        .or_else(|| running.as_ref().map(|stack| stack.grpc.clone()))
+        .context(missing)?;
+    let key = args
+        .api_key
+        .or_else(|| running.map(|stack| stack.api_key))
+        .context(missing)?;
     let bearer: MetadataValue<Ascii> = format!("Bearer {key}").parse().context("the key cannot be sent")?;
     let channel = Endpoint::from_shared(grpc.clone())?
         .tcp_nodelay(true)
@@ -54,7 +60,10 @@ fn refused(status: &Status) -> anyhow::Error {
 }
 
 async fn first_model(client: &mut GatewayClient<Channel>, bearer: &MetadataValue<Ascii>) -> anyhow::Result<String> {
-    let models = client.list_models(authorized(ListModelsRequest {}, bearer)).await.map_err(|status| refused(&status))?;
+    let models = client
+        .list_models(authorized(ListModelsRequest {}, bearer))
+        .await
+        .map_err(|status| refused(&status))?;
     let first = models.into_inner().models.into_iter().next();
     Ok(first.context("this key may use no model")?.name)
 }
@@ -65,10 +74,22 @@ async fn stream(
     model: String,
     prompt: String,
 ) -> anyhow::Result<()> {
-    let mut message = Message { content: vec![Part { part: Some(part::Part::Text(prompt)) }], ..Message::default() };
+    let mut message = Message {
+        content: vec![Part {
+            part: Some(part::Part::Text(prompt)),
+        }],
+        ..Message::default()
+    };
     message.set_role(Role::User);
-    let request = CompleteRequest { model, messages: vec![message], ..CompleteRequest::default() };
-    let answer = client.complete(authorized(request, bearer)).await.map_err(|status| refused(&status))?;
+    let request = CompleteRequest {
+        model,
+        messages: vec![message],
+        ..CompleteRequest::default()
+    };
+    let answer = client
+        .complete(authorized(request, bearer))
+        .await
+        .map_err(|status| refused(&status))?;
     let mut events = answer.into_inner();
     let mut out = std::io::stdout();
     let mut usage: Option<v1::Usage> = None;

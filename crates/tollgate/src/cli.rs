@@ -40,9 +40,7 @@ enum Command {
     #[command(subcommand)]
     Report(ReportCommand),
     /// Validate a configuration file
-    Check {
-        file: PathBuf,
-    },
+    Check { file: PathBuf },
     /// Make API keys
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -9,7 +9,11 @@ use crate::cli::RoleArgs;
 
 pub(crate) async fn run(args: &RoleArgs) -> anyhow::Result<()> {
     let config = tollgate_config::load(&args.config)?;
-    let database = config.audit.database_url.as_ref().context("set DATABASE_URL or audit.database_url")?;
+    let database = config
+        .audit
+        .database_url
+        .as_ref()
+        .context("set DATABASE_URL or audit.database_url")?;
     initialise(&config, database.resolve()?.expose_secret()).await?;
     eprintln!("tollgate: NATS and Postgres are ready");
     Ok(())

@@ -14,7 +14,10 @@ pub(crate) fn run(command: KeysCommand) -> anyhow::Result<()> {
             let key = tollgate_config::generate_key();
             let hash = hex(&tollgate_config::hash_key(key.expose_secret()));
             writeln!(out, "{}", key.expose_secret())?;
-            writeln!(out, "# in tollgate.yaml:\nkeys:\n  - name: {name}\n    hash: sha256:{hash}")?;
+            writeln!(
+                out,
+                "# in tollgate.yaml:\nkeys:\n  - name: {name}\n    hash: sha256:{hash}"
+            )?;
         }
         KeysCommand::Hash => {
             let mut text = String::new();

@@ -12,7 +12,12 @@ use crate::{
 };
 
 pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
-    let ReportCommand::Cost { by, since, format, database_url } = command;
+    let ReportCommand::Cost {
+        by,
+        since,
+        format,
+        database_url,
+    } = command;
     let url = database_url
         .or_else(|| Running::find().map(|stack| stack.database_url))
         .context("no `tollgate up` is running here; set DATABASE_URL")?;
@@ -40,7 +45,10 @@ fn start(since: &str, now: Millis) -> anyhow::Result<Millis> {
         return Ok(Millis(0));
     }
     let span = span(since).with_context(|| format!("{since:?} is no span of time: write 30m, 12h or 7d"))?;
-    Ok(Millis(now.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))))
+    Ok(Millis(
+        now.0
+            .saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+    ))
 }
 
 fn span(text: &str) -> Option<Duration> {

@@ -33,23 +33,27 @@ impl Role {
     /// Every role of a configuration.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
         let mut roles = vec![Self::Audit];
-        roles.extend(config.providers.iter().map(|provider| Self::Worker(provider.name.clone())));
+        roles.extend(
+            config
+                .providers
+                .iter()
+                .map(|provider| Self::Worker(provider.name.clone())),
+        );
         roles.extend([Self::Router, Self::Guardrail, Self::Ingress]);
         roles
     }
 }
 
 /// Runs roles until a signal. `name` is what telemetry calls the process.
-pub(crate) async fn serve(
-    name: &str,
-    args: &RoleArgs,
-    roles: impl FnOnce(&Config) -> Vec<Role>,
-) -> anyhow::Result<()> {
+pub(crate) async fn serve(name: &str, args: &RoleArgs, roles: impl FnOnce(&Config) -> Vec<Role>) -> anyhow::Result<()> {
     let config = tollgate_config::load(&args.config)?;
     let roles = roles(&config);
     let telemetry = Telemetry::init(name, &config.telemetry)?;
     let stop = stop_on_signal()?;
-    let ended = Process::start(name, &config, roles, &telemetry, stop).await?.run().await;
+    let ended = Process::start(name, &config, roles, &telemetry, stop)
+        .await?
+        .run()
+        .await;
     // Blocks on the exporters' own threads.
     tokio::task::spawn_blocking(|| telemetry.shutdown()).await?;
     ended
@@ -106,7 +110,12 @@ impl Process {
             bus = Bus::connect(&config.bus, &client) => bus?,
             () = stop.cancelled() => bail!("stopped while waiting for NATS"),
         };
-        let mut process = Self { tasks: JoinSet::new(), readiness: Vec::new(), stop, bus };
+        let mut process = Self {
+            tasks: JoinSet::new(),
+            readiness: Vec::new(),
+            stop,
+            bus,
+        };
         let courier = Courier::default();
         for role in bound {
             role.start(&mut process, config, telemetry, &courier).await?;
@@ -227,8 +236,7 @@ impl Bound {
                 process.spawn("router", service.run(stop));
             }
             Self::Worker(provider) => {
-                let service =
-                    tollgate_worker::Service::build(config, &provider, bus, courier, metrics, ready).await?;
+                let service = tollgate_worker::Service::build(config, &provider, bus, courier, metrics, ready).await?;
                 process.spawn(&format!("worker of {provider}"), service.run(stop));
             }
             Self::Audit(listener) => {
@@ -243,5 +251,7 @@ impl Bound {
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({setting})"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({setting})"))
 }

@@ -32,7 +32,9 @@ impl Running {
     /// What the `up` of this folder, or of a folder above, has written.
     pub(crate) fn find() -> Option<Self> {
         let here = std::env::current_dir().ok()?;
-        let text = here.ancestors().find_map(|folder| fs::read_to_string(folder.join(DATA).join(FILE)).ok())?;
+        let text = here
+            .ancestors()
+            .find_map(|folder| fs::read_to_string(folder.join(DATA).join(FILE)).ok())?;
         serde_json::from_str(&text).ok()
     }
 
@@ -40,7 +42,11 @@ impl Running {
     pub(crate) fn publish(&self, data: &Path) -> anyhow::Result<Published> {
         let path = data.join(FILE);
         let _ = fs::remove_file(&path);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
         Ok(Published(path))
     }

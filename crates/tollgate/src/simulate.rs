@@ -15,7 +15,9 @@ pub(crate) async fn run(args: SimulatorArgs) -> anyhow::Result<()> {
         }
         None => Script::default(),
     };
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
     eprintln!("tollgate: simulated provider at http://{}/v1", listener.local_addr()?);
     let stop = CancellationToken::new();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -91,6 +91,8 @@ impl WireUsage {
     }
 }
 
+type MakeEvent = fn(String) -> ChatEvent;
+
 /// Follows an answer of OpenAI's dialect and makes the client's frames of it.
 pub struct AnswerReader {
     client: Dialect,
@@ -227,10 +229,17 @@ impl AnswerReader {
             {
                 self.tally.add(text);
             }
-            let of = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-            of(&delta.reasoning_content).map(|text| say(ChatEvent::Reasoning { text }));
-            of(&delta.content).map(|text| say(ChatEvent::Text { text }));
-            of(&delta.refusal).map(|text| say(ChatEvent::Refusal { text }));
+            let texts: [(_, MakeEvent); 3] = [
+                (&delta.reasoning_content, |text| ChatEvent::Reasoning { text }),
+                (&delta.content, |text| ChatEvent::Text { text }),
+                (&delta.refusal, |text| ChatEvent::Refusal { text }),
+            ];
+            for (text, event) in texts {
+                if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+                    self.tally.add(text);
+                    say(event(text.clone()));
+                }
+            }
             for (place, call) in delta.tool_calls.iter().flatten().enumerate() {
                 let function = call.function.as_ref();
                 let arguments = function

@@ -161,7 +161,10 @@ impl Groups {
     fn can_grow(&self, open: usize, first_single: bool) -> bool {
         let begun = |layout: &&[RangeInclusive<usize>]| {
             layout.len() > self.whole.len()
-                && layout.iter().zip(&self.whole).all(|(range, group)| range.contains(&group.0))
+                && layout
+                    .iter()
+                    .zip(&self.whole)
+                    .all(|(range, group)| range.contains(&group.0))
                 && open <= *layout[self.whole.len()].end()
         };
         let single = first_single && open <= 1 && self.whole.iter().all(|group| group.0 == 1);
@@ -193,7 +196,10 @@ fn may_be_issued(digits: &[u8]) -> bool {
     let known = &digits[..digits.len().min(4)];
     let unit = [1000, 100, 10, 1][known.len().saturating_sub(1)];
     let lowest = number(known) * unit;
-    known.is_empty() || ISSUERS.iter().any(|(range, _)| *range.start() < lowest + unit && *range.end() >= lowest)
+    known.is_empty()
+        || ISSUERS
+            .iter()
+            .any(|(range, _)| *range.start() < lowest + unit && *range.end() >= lowest)
 }
 
 fn luhn(digits: &[u8]) -> bool {

@@ -27,7 +27,10 @@ const DOTS: [&str; 5] = [" dot ", "[dot]", "(dot)", " [dot] ", " (dot) "];
 
 /// What is at a glyph.
 pub(super) enum Finding {
-    Address { start: usize, end: usize },
+    Address {
+        start: usize,
+        end: usize,
+    },
     Nothing,
     /// It depends on what comes next; nothing before this glyph is part of it.
     Undecided(usize),
@@ -61,7 +64,10 @@ pub(super) fn held(view: &View<'_>) -> usize {
     let mut held = local_part(view, end).unwrap_or(end);
     for at in end.saturating_sub(LONGEST_SIGN).max(view.first)..end {
         let rest = &view.glyphs[at..];
-        for sign in SIGNS.into_iter().filter(|sign| sign.starts_with(rest[0].c) && sign.len() > rest.len()) {
+        for sign in SIGNS
+            .into_iter()
+            .filter(|sign| sign.starts_with(rest[0].c) && sign.len() > rest.len())
+        {
             if spelled(rest, sign) == rest.len() {
                 let start = local_part(view, at).filter(|&start| plausible(view, sign, start, at));
                 held = held.min(start.unwrap_or(end));
@@ -84,7 +90,10 @@ pub(super) fn key(glyphs: &[Glyph]) -> String {
 
 /// How many characters of `pattern` are at the beginning of `glyphs`, without a wrong one; 0 if there is one.
 fn spelled(glyphs: &[Glyph], pattern: &str) -> usize {
-    let same = glyphs.iter().zip(pattern.chars()).all(|(glyph, c)| glyph.c.to_ascii_lowercase() == c);
+    let same = glyphs
+        .iter()
+        .zip(pattern.chars())
+        .all(|(glyph, c)| glyph.c.to_ascii_lowercase() == c);
     if same { glyphs.len().min(pattern.len()) } else { 0 }
 }
 
@@ -156,7 +165,11 @@ fn domain(view: &View<'_>, start: usize, spoken: bool) -> Domain {
         while at < limit && in_label(glyphs, begin, at) {
             at += 1;
         }
-        let hyphens = glyphs[begin..at].iter().rev().take_while(|glyph| glyph.c == '-').count();
+        let hyphens = glyphs[begin..at]
+            .iter()
+            .rev()
+            .take_while(|glyph| glyph.c == '-')
+            .count();
         let end = at - hyphens;
         labels += 1;
         if labels > 1 && top_level(&glyphs[begin..end]) && !(spoken && literal) {

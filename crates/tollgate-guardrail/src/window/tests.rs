@@ -4,11 +4,22 @@ use tollgate_config::schema::{Checks, Mask};
 use super::{Denied, Window};
 use crate::checks::{Checker, Verdict};
 
-const PHRASES: [&str; 7] = ["project falcon", "falcon nine", "C++", "機密", "a", "straße  nach", "1 4111"];
+const PHRASES: [&str; 7] = [
+    "project falcon",
+    "falcon nine",
+    "C++",
+    "機密",
+    "a",
+    "straße  nach",
+    "1 4111",
+];
 
 fn checker(deny: &[&str]) -> Checker {
     let deny = deny.iter().map(ToString::to_string).collect();
-    Checker::new(&Checks { deny, mask: vec![Mask::Email, Mask::Card] })
+    Checker::new(&Checks {
+        deny,
+        mask: vec![Mask::Email, Mask::Card],
+    })
 }
 
 fn whole(checker: &Checker, text: &str) -> Result<String, usize> {
@@ -38,14 +49,20 @@ fn in_pieces<'a>(checker: &Checker, pieces: impl IntoIterator<Item = &'a str>) -
 }
 
 fn characters(text: &str) -> Vec<&str> {
-    text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect()
+    text.char_indices()
+        .map(|(at, c)| &text[at..at + c.len_utf8()])
+        .collect()
 }
 
 /// Cuts `text` after each character for which `cuts` says so.
 fn cut<'a>(text: &'a str, cuts: &[bool]) -> Vec<&'a str> {
     let mut pieces = vec![];
     let mut begin = 0;
-    for ((at, _), _) in text.char_indices().zip(cuts.iter().cycle()).filter(|((at, _), cut)| **cut && *at > 0) {
+    for ((at, _), _) in text
+        .char_indices()
+        .zip(cuts.iter().cycle())
+        .filter(|((at, _), cut)| **cut && *at > 0)
+    {
         pieces.push(&text[begin..at]);
         begin = at;
     }
@@ -56,12 +73,72 @@ fn cut<'a>(text: &'a str, cuts: &[bool]) -> Vec<&'a str> {
 /// Text of things that are matches, nearly matches, or change one beside them.
 fn text() -> impl Strategy<Value = String> {
     let things = prop::sample::select(vec![
-        "jo@example.com", "jo.doe@mail.example.org", "用户@例子.公司", "o'hara", "jo", "@", "example", ".com", "com", ".",
-        "＠", "%40", "\\u0040", " at ", " dot ", "[at]", " [at] ", "(dot)", "4111 1111 1111 1111", "4111111111111111",
-        "3782-822463-10005", "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", "4111", "1111", "１１１１", "5", "42", "1", " ", "-", "_",
-        "\u{a0}", "\u{200b}", "\u{ad}", "\n", "\\n", ",", "+", "%", "[", "(", "a", "z", "é", "e\u{301}", "で", "は", "機", "密",
-        "project", "FALCON", "falcon", "nine", "c", "++", "strasse", "STRAẞE", "nach", "\u{323}", "\u{302}", "ﬁ",
-        "[EMAIL_1]", "[CARD_1]", "123456789012", "6304000000000000000", "v1.2",
+        "jo@example.com",
+        "jo.doe@mail.example.org",
+        "用户@例子.公司",
+        "o'hara",
+        "jo",
+        "@",
+        "example",
+        ".com",
+        "com",
+        ".",
+        "＠",
+        "%40",
+        "\\u0040",
+        " at ",
+        " dot ",
+        "[at]",
+        " [at] ",
+        "(dot)",
+        "4111 1111 1111 1111",
+        "4111111111111111",
+        "3782-822463-10005",
+        "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+        "4111",
+        "1111",
+        "１１１１",
+        "5",
+        "42",
+        "1",
+        " ",
+        "-",
+        "_",
+        "\u{a0}",
+        "\u{200b}",
+        "\u{ad}",
+        "\n",
+        "\\n",
+        ",",
+        "+",
+        "%",
+        "[",
+        "(",
+        "a",
+        "z",
+        "é",
+        "e\u{301}",
+        "で",
+        "は",
+        "機",
+        "密",
+        "project",
+        "FALCON",
+        "falcon",
+        "nine",
+        "c",
+        "++",
+        "strasse",
+        "STRAẞE",
+        "nach",
+        "\u{323}",
+        "\u{302}",
+        "ﬁ",
+        "[EMAIL_1]",
+        "[CARD_1]",
+        "123456789012",
+        "6304000000000000000",
+        "v1.2",
     ]);
     let noise = "[a1@.\\-_% u04\\\\\\[\\]()t\u{200b}用、\n+,']{0,3}";
     let part = prop_oneof![6 => things.prop_map(str::to_owned), 1 => noise];
@@ -147,7 +224,8 @@ fn a_stream_ends_with_the_denial() {
 
 #[test]
 fn prose_flows_word_by_word() {
-    let text = "In 2024 the 3 teams of Zürich, don't ask why, met at 10 (or so) for 12 km – and 500 more. 私は、元気です。";
+    let text =
+        "In 2024 the 3 teams of Zürich, don't ask why, met at 10 (or so) for 12 km – and 500 more. 私は、元気です。";
     let checker = checker(&["project falcon", "xenon"]);
     let mut session = checker.session();
     let mut window = Window::new(&session);
@@ -163,7 +241,10 @@ fn prose_flows_word_by_word() {
 #[test]
 fn what_is_held_is_bounded() {
     let checker = checker(&["project falcon"]);
-    let parts = ["a", "1", "1 ", "4", "4 ", "4111 ", "a.", "a@", "a@b.", "-", "用", "\u{200b}", "project ", "a at ", "e\u{301}", " "];
+    let parts = [
+        "a", "1", "1 ", "4", "4 ", "4111 ", "a.", "a@", "a@b.", "-", "用", "\u{200b}", "project ", "a at ", "e\u{301}",
+        " ",
+    ];
     for part in parts {
         let mut session = checker.session();
         let mut window = Window::new(&session);
@@ -179,10 +260,23 @@ fn what_is_held_is_bounded() {
 #[test]
 fn a_megabyte_character_by_character_takes_seconds_at_most() {
     let begin = std::time::Instant::now();
-    for unit in ["a@b.c.", "4111 1111 1111 1111 ", "project ", "word and word, ", "a.b at c dot "] {
+    for unit in [
+        "a@b.c.",
+        "4111 1111 1111 1111 ",
+        "project ",
+        "word and word, ",
+        "a.b at c dot ",
+    ] {
         let text = unit.repeat(200_000 / unit.len());
         let checker = checker(&["project falcon"]);
-        assert_eq!(in_pieces(&checker, characters(&text)).0.concat(), whole(&checker, &text).unwrap());
+        assert_eq!(
+            in_pieces(&checker, characters(&text)).0.concat(),
+            whole(&checker, &text).unwrap()
+        );
     }
-    assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < std::time::Duration::from_secs(60),
+        "{:?}",
+        begin.elapsed()
+    );
 }

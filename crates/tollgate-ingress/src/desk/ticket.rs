@@ -8,7 +8,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep_until},
 };
-use tollgate_bus::{Hop, delivery::{LineEnd, Piece}};
+use tollgate_bus::{
+    Hop,
+    delivery::{LineEnd, Piece},
+};
 use tollgate_telemetry::label;
 use tollgate_types::{
     AttemptId, Caller, Dialect, Envelope, ErrorCode, Failure, Millis, Payload, RequestId, RequestView,
@@ -120,7 +123,8 @@ impl Ticket {
         let sent = self.desk.bus.send(&Hop::Guard, self.envelope.clone()).await;
         sent.map_err(|error| {
             tracing::warn!(%error, "a request was not sent");
-            let failure = Failure::new(ErrorCode::Unavailable, "the queue cannot be reached").retry_after_ms(RETRY_WAIT_MS);
+            let failure =
+                Failure::new(ErrorCode::Unavailable, "the queue cannot be reached").retry_after_ms(RETRY_WAIT_MS);
             self.end(&Err(failure.code));
             failure
         })
@@ -170,7 +174,9 @@ impl Ticket {
 
     async fn await_piece(&mut self) -> Step {
         let deadline = self.deadline;
-        let Some((attempt_id, end)) = &mut self.line else { return Step::Again };
+        let Some((attempt_id, end)) = &mut self.line else {
+            return Step::Again;
+        };
         let attempt_id = *attempt_id;
         let piece = tokio::select! {
             piece = end.pieces.recv() => piece,
@@ -181,13 +187,18 @@ impl Ticket {
         match piece {
             Some(Piece::Frame { seq, payload }) if seq == self.frames => {
                 if seq == 0 {
-                    self.desk.metrics.time_to_first_token.record(self.begun.elapsed().as_secs_f64(), &self.model_label());
+                    self.desk
+                        .metrics
+                        .time_to_first_token
+                        .record(self.begun.elapsed().as_secs_f64(), &self.model_label());
                 }
                 self.frames += 1;
                 Step::Give(Event::Frame(payload))
             }
             Some(Piece::End { failure: None, .. }) if self.frames > 0 => Step::Give(Event::End),
-            Some(Piece::End { failure: Some(failure), .. }) => Step::Give(Event::Failed(failure)),
+            Some(Piece::End {
+                failure: Some(failure), ..
+            }) => Step::Give(Event::Failed(failure)),
             Some(Piece::Released) if self.frames == 0 => {
                 // In this order: the sender passes the request on when it sees us hang up.
                 self.desk.unclaim(self.envelope.request_id);
@@ -221,7 +232,10 @@ impl Ticket {
         };
         self.resends += 1;
         self.envelope.generation = generation;
-        self.desk.metrics.resends.add(1, &[KeyValue::new(label::REASON, reason)]);
+        self.desk
+            .metrics
+            .resends
+            .add(1, &[KeyValue::new(label::REASON, reason)]);
         tracing::info!(request.id = %self.envelope.request_id, generation, reason, "request sent again");
         match self.send().await {
             Ok(()) => Step::Again,
@@ -233,7 +247,10 @@ impl Ticket {
     fn abandon(&self, attempt_id: AttemptId) {
         let ledger = self.desk.ledger.clone();
         self.desk.farewells.spawn(async move {
-            let event = LedgerEvent::Abandoned { attempt_id, at: Millis::now() };
+            let event = LedgerEvent::Abandoned {
+                attempt_id,
+                at: Millis::now(),
+            };
             if let Err(error) = ledger.publish_until(&event, FAREWELL_PATIENCE).await {
                 tracing::warn!(%error, attempt.id = %attempt_id, "audit was not told of a lost attempt");
             }
@@ -253,7 +270,9 @@ impl Ticket {
     }
 
     fn conclusion(&self) -> Conclusion {
-        let (state, error) = self.ended.unwrap_or((RequestState::Cancelled, Some(ErrorCode::Cancelled)));
+        let (state, error) = self
+            .ended
+            .unwrap_or((RequestState::Cancelled, Some(ErrorCode::Cancelled)));
         Conclusion {
             request_id: self.envelope.request_id,
             caller: self.envelope.caller.clone(),
@@ -278,7 +297,9 @@ impl Drop for Ticket {
         let outcome = conclusion.error.map_or("answered", ErrorCode::as_str);
         let metrics = &self.desk.metrics;
         metrics.in_flight.add(-1, &[]);
-        metrics.request_duration.record(self.begun.elapsed().as_secs_f64(), &self.model_label());
+        metrics
+            .request_duration
+            .record(self.begun.elapsed().as_secs_f64(), &self.model_label());
         metrics.requests.add(
             1,
             &[

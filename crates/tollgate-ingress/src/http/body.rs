@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, http::{HeaderMap, header}};
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -40,7 +43,10 @@ pub(super) async fn read(
             hear_out(rest).await;
             Err(reception.too_large())
         }
-        Err(Incomplete::Broken) => Err(Failure::new(ErrorCode::InvalidRequest, "the request body is incomplete")),
+        Err(Incomplete::Broken) => Err(Failure::new(
+            ErrorCode::InvalidRequest,
+            "the request body is incomplete",
+        )),
     }
 }
 
@@ -52,7 +58,9 @@ enum Incomplete {
 async fn collect(mut body: Body, announced: usize, limit: usize) -> Result<Bytes, Incomplete> {
     let mut bytes = BytesMut::with_capacity(announced.min(1 << 20));
     loop {
-        let frame = tokio::time::timeout(PAUSE, body.frame()).await.map_err(|_| Incomplete::Broken)?;
+        let frame = tokio::time::timeout(PAUSE, body.frame())
+            .await
+            .map_err(|_| Incomplete::Broken)?;
         let Some(frame) = frame else { return Ok(bytes.freeze()) };
         let frame = frame.map_err(|_| Incomplete::Broken)?;
         if let Ok(data) = frame.into_data() {

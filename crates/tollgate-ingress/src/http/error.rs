@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn a_providers_status_goes_through_but_not_its_opinion_of_our_key() {
-        let failed = |code, status| Failure { provider_status: Some(status), ..Failure::new(code, "") };
+        let failed = |code, status| Failure {
+            provider_status: Some(status),
+            ..Failure::new(code, "")
+        };
         assert_eq!(status_of(&failed(ErrorCode::ProviderError, 529)), 529);
         assert_eq!(status_of(&failed(ErrorCode::ProviderRefused, 422)), 422);
         assert_eq!(status_of(&failed(ErrorCode::ProviderError, 302)), 502);

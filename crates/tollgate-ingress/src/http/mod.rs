@@ -41,10 +41,16 @@ pub(crate) async fn serve(
         .route("/v1/models", get(list_models))
         .route("/v1/models/{*model}", get(get_model))
         .method_not_allowed_fallback(async || {
-            error_response(&Failure::new(ErrorCode::InvalidRequest, "the method is not allowed here").into(), Some(405))
+            error_response(
+                &Failure::new(ErrorCode::InvalidRequest, "the method is not allowed here").into(),
+                Some(405),
+            )
         })
         .fallback(async || {
-            error_response(&Failure::new(ErrorCode::InvalidRequest, "there is nothing at this path").into(), Some(404))
+            error_response(
+                &Failure::new(ErrorCode::InvalidRequest, "there is nothing at this path").into(),
+                Some(404),
+            )
         })
         .layer(middleware::from_fn(identify))
         .with_state(reception);
@@ -75,16 +81,14 @@ async fn chat_completions(
     }
 }
 
-async fn open(
-    reception: &Reception,
-    request_id: RequestId,
-    request: Request,
-) -> Result<(Ticket, bool), Rejection> {
+async fn open(reception: &Reception, request_id: RequestId, request: Request) -> Result<(Ticket, bool), Rejection> {
     let (head, body) = request.into_parts();
     let entry = reception.authenticate(authorization(&head.headers))?;
     reception.admit(entry)?;
     let (body, buffered) = body::read(reception, &head.headers, body).await?;
-    let ticket = reception.open(request_id, entry, Dialect::OpenaiChat, body, buffered).await?;
+    let ticket = reception
+        .open(request_id, entry, Dialect::OpenaiChat, body, buffered)
+        .await?;
     let streamed = ticket.is_streamed();
     Ok((ticket, streamed))
 }
@@ -116,9 +120,10 @@ async fn answer(mut ticket: Ticket, streamed: bool) -> Response {
             }
         },
         Event::Failed(failure) => error_response(&failure.into(), None),
-        Event::End => {
-            error_response(&Failure::new(ErrorCode::ProviderBroken, "the answer was empty").into(), None)
-        }
+        Event::End => error_response(
+            &Failure::new(ErrorCode::ProviderBroken, "the answer was empty").into(),
+            None,
+        ),
     }
 }
 
@@ -175,8 +180,17 @@ async fn get_model(
     match reception.authenticate(authorization(&headers)) {
         Ok(entry) if reception.models(entry).any(|name| name == model) => json_response(&model_object(&model)),
         Ok(_) => {
-            let failure = Failure::new(ErrorCode::ModelNotFound, "the model does not exist or you do not have access");
-            error_response(&Rejection { failure, param: Some("model") }, None)
+            let failure = Failure::new(
+                ErrorCode::ModelNotFound,
+                "the model does not exist or you do not have access",
+            );
+            error_response(
+                &Rejection {
+                    failure,
+                    param: Some("model"),
+                },
+                None,
+            )
         }
         Err(failure) => error_response(&failure.into(), None),
     }

@@ -22,7 +22,10 @@ pub(super) async fn run(command: &str, arguments: &[String], endpoints: &Running
         .env("DATABASE_URL", &endpoints.database_url)
         .env("NATS_URL", &endpoints.nats_url)
         .env("TOLLGATE_SIMULATOR", endpoints.simulator.as_deref().unwrap_or_default())
-        .env("TOLLGATE_NATS_MONITOR", endpoints.nats_monitor.as_deref().unwrap_or_default())
+        .env(
+            "TOLLGATE_NATS_MONITOR",
+            endpoints.nats_monitor.as_deref().unwrap_or_default(),
+        )
         .env("TOLLGATE_REPORTS", &endpoints.reports)
         .kill_on_drop(true)
         .spawn()
@@ -34,6 +37,9 @@ pub(super) async fn run(command: &str, arguments: &[String], endpoints: &Running
             _ = terminate.recv() => child.start_kill()?,
         }
     };
-    let code = status.code().or_else(|| status.signal().map(|number| 128 + number)).unwrap_or(1);
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|number| 128 + number))
+        .unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

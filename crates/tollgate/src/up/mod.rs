@@ -56,7 +56,11 @@ async fn live(args: &UpArgs, stack: &mut Stack, begun: Instant) -> anyhow::Resul
     stack.all_ready().await?;
     let endpoints = stack.endpoints();
     // Commands in other terminals look in the usual folder only.
-    let _published = args.exec.is_empty().then(|| endpoints.publish(stack.data())).transpose()?;
+    let _published = args
+        .exec
+        .is_empty()
+        .then(|| endpoints.publish(stack.data()))
+        .transpose()?;
     // A command finds an empty ledger and a provider that has counted nothing yet.
     if stack.is_simulated() && args.exec.is_empty() {
         let answer = first_answer(&endpoints).await.context("the first answer failed")?;
@@ -88,9 +92,16 @@ async fn interrupted() -> anyhow::Result<()> {
 async fn first_answer(endpoints: &Running) -> anyhow::Result<String> {
     let client = reqwest::Client::new();
     let bearer = format!("Bearer {}", endpoints.api_key);
-    let models = client.get(format!("{}/v1/models", endpoints.http)).header("authorization", &bearer).send().await?;
+    let models = client
+        .get(format!("{}/v1/models", endpoints.http))
+        .header("authorization", &bearer)
+        .send()
+        .await?;
     let models: Value = serde_json::from_slice(&models.bytes().await?)?;
-    let model = models.pointer("/data/0/id").and_then(Value::as_str).context("no model is listed")?;
+    let model = models
+        .pointer("/data/0/id")
+        .and_then(Value::as_str)
+        .context("no model is listed")?;
     let body = json!({ "model": model, "messages": [{ "role": "user", "content": "hello, Tollgate" }] });
     let answer = client
         .post(format!("{}/v1/chat/completions", endpoints.http))
@@ -101,7 +112,9 @@ async fn first_answer(endpoints: &Running) -> anyhow::Result<String> {
         .await?;
     let answer: Value = serde_json::from_slice(&answer.bytes().await?)?;
     let text = answer.pointer("/choices/0/message/content").and_then(Value::as_str);
-    Ok(text.with_context(|| format!("the answer was an error: {}", answer["error"]["message"]))?.to_owned())
+    Ok(text
+        .with_context(|| format!("the answer was an error: {}", answer["error"]["message"]))?
+        .to_owned())
 }
 
 fn welcome(endpoints: &Running, stack: &Stack) {

@@ -43,18 +43,31 @@ impl Ports {
             let free = args.exec.is_empty() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
             Ok(if free { port } else { free_port()? })
         };
-        Ok(Self { http: usual(8080)?, grpc: usual(8081)?, delivery: free_port()?, reports: usual(8084)? })
+        Ok(Self {
+            http: usual(8080)?,
+            grpc: usual(8081)?,
+            delivery: free_port()?,
+            reports: usual(8084)?,
+        })
     }
 }
 
 impl Plan<'_> {
     /// The processes, in the order in which they are to be stopped.
     pub(super) fn roles(&self) -> anyhow::Result<Vec<Role>> {
-        let mut roles = if self.args.all_in_one { vec![self.all()?] } else { self.one_each()? };
+        let mut roles = if self.args.all_in_one {
+            vec![self.all()?]
+        } else {
+            self.one_each()?
+        };
         if let Some(port) = self.settings.simulator {
             roles.push(Role {
                 ready_url: Some(format!("http://127.0.0.1:{port}/stats")),
-                ..self.process("simulator", &["simulator", "--listen", &format!("127.0.0.1:{port}")], BTreeMap::new())?
+                ..self.process(
+                    "simulator",
+                    &["simulator", "--listen", &format!("127.0.0.1:{port}")],
+                    BTreeMap::new(),
+                )?
             });
         }
         Ok(roles)
@@ -89,7 +102,10 @@ impl Plan<'_> {
         for (index, name) in self.replicas("audit", "audit").into_iter().enumerate() {
             let mut env = self.audit_env();
             if index > 0 {
-                env.insert("TOLLGATE_AUDIT_LISTEN".to_owned(), format!("127.0.0.1:{}", free_port()?));
+                env.insert(
+                    "TOLLGATE_AUDIT_LISTEN".to_owned(),
+                    format!("127.0.0.1:{}", free_port()?),
+                );
             }
             roles.push(self.served(&name, &["audit"], env)?);
         }
@@ -98,8 +114,18 @@ impl Plan<'_> {
 
     /// One name for each replica: `router`, or `router-1`, `router-2` …
     fn replicas(&self, role: &str, name: &str) -> Vec<String> {
-        let count = self.args.scale.iter().rev().find(|(scaled, _)| scaled == role).map_or(1, |(_, count)| *count);
-        if count == 1 { vec![name.to_owned()] } else { (1..=count).map(|number| format!("{name}-{number}")).collect() }
+        let count = self
+            .args
+            .scale
+            .iter()
+            .rev()
+            .find(|(scaled, _)| scaled == role)
+            .map_or(1, |(_, count)| *count);
+        if count == 1 {
+            vec![name.to_owned()]
+        } else {
+            (1..=count).map(|number| format!("{name}-{number}")).collect()
+        }
     }
 
     fn ingress_env(&self) -> BTreeMap<String, String> {
@@ -114,14 +140,25 @@ impl Plan<'_> {
     fn audit_env(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             ("DATABASE_URL".to_owned(), self.endpoints.database_url.clone()),
-            ("TOLLGATE_AUDIT_LISTEN".to_owned(), format!("127.0.0.1:{}", self.ports.reports)),
+            (
+                "TOLLGATE_AUDIT_LISTEN".to_owned(),
+                format!("127.0.0.1:{}", self.ports.reports),
+            ),
         ])
     }
 
     fn key_env(&self, provider: &str) -> BTreeMap<String, String> {
-        let Some(variable) = self.settings.key_variable(provider) else { return BTreeMap::new() };
-        let value = if variable == SIMULATOR_KEY { Some("sk-simulated".to_owned()) } else { env::var(variable).ok() };
-        value.map(|value| BTreeMap::from([(variable.to_owned(), value)])).unwrap_or_default()
+        let Some(variable) = self.settings.key_variable(provider) else {
+            return BTreeMap::new();
+        };
+        let value = if variable == SIMULATOR_KEY {
+            Some("sk-simulated".to_owned())
+        } else {
+            env::var(variable).ok()
+        };
+        value
+            .map(|value| BTreeMap::from([(variable.to_owned(), value)]))
+            .unwrap_or_default()
     }
 
     /// A role that reads the configuration and has an admin listener.
@@ -130,7 +167,10 @@ impl Plan<'_> {
         env.insert("NATS_URL".to_owned(), self.endpoints.nats_url.clone());
         env.insert("TOLLGATE_CONFIG".to_owned(), self.settings.file.display().to_string());
         env.insert("TOLLGATE_ADMIN_LISTEN".to_owned(), admin.clone());
-        Ok(Role { ready_url: Some(format!("http://{admin}/readyz")), ..self.process(name, args, env)? })
+        Ok(Role {
+            ready_url: Some(format!("http://{admin}/readyz")),
+            ..self.process(name, args, env)?
+        })
     }
 
     fn process(&self, name: &str, args: &[&str], mut env: BTreeMap<String, String>) -> anyhow::Result<Role> {

@@ -1,6 +1,14 @@
 //! What `up` runs with: a configuration of the user's, or one made from what the environment holds.
 
-use std::{collections::BTreeMap, env, fmt::Write as _, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
@@ -23,7 +31,14 @@ const KNOWN: [Known; 4] = [
         name: "openai",
         key: "OPENAI_API_KEY",
         base_url: "https://api.openai.com/v1",
-        models: &["gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini"],
+        models: &[
+            "gpt-4o-mini",
+            "gpt-4o",
+            "gpt-4.1",
+            "gpt-4.1-mini",
+            "gpt-5",
+            "gpt-5-mini",
+        ],
     },
     Known {
         name: "anthropic",
@@ -65,7 +80,12 @@ impl Settings {
             let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             let config = tollgate_config::parse(&text, &file.display().to_string())?;
             let simulator = args.simulate.then(tollgate_devstack::free_port).transpose()?;
-            return Ok(Self { file: fs::canonicalize(file)?, config, api_key: given_key, simulator });
+            return Ok(Self {
+                file: fs::canonicalize(file)?,
+                config,
+                api_key: given_key,
+                simulator,
+            });
         }
         let api_key = own_key(&paths.data)?;
         let present = |known: &&Known| env::var(known.key).is_ok_and(|key| !key.trim().is_empty());
@@ -75,17 +95,29 @@ impl Settings {
                 providers.entry(known.name).or_insert(known);
             }
         }
-        let simulator = (providers.is_empty() || !args.exec.is_empty()).then(tollgate_devstack::free_port).transpose()?;
+        let simulator = (providers.is_empty() || !args.exec.is_empty())
+            .then(tollgate_devstack::free_port)
+            .transpose()?;
         let text = generate(&api_key, &providers, simulator);
         let file = paths.data.join("tollgate.yaml");
         fs::write(&file, &text)?;
         let config = tollgate_config::parse(&text, &file.display().to_string())?;
-        Ok(Self { file: fs::canonicalize(&file)?, config, api_key, simulator })
+        Ok(Self {
+            file: fs::canonicalize(&file)?,
+            config,
+            api_key,
+            simulator,
+        })
     }
 
     /// One line that says where requests will go.
     pub(super) fn summary(&self) -> String {
-        let names: Vec<_> = self.config.providers.iter().map(|provider| provider.name.as_str()).collect();
+        let names: Vec<_> = self
+            .config
+            .providers
+            .iter()
+            .map(|provider| provider.name.as_str())
+            .collect();
         if names == ["simulator"] {
             "tollgate: no provider key in the environment, so requests go to the built-in simulator".to_owned()
         } else {
@@ -112,7 +144,12 @@ fn own_key(data: &Path) -> anyhow::Result<String> {
         return Ok(key.trim().to_owned());
     }
     let key = tollgate_config::generate_key();
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     writeln!(file, "{}", key.expose_secret())?;
     Ok(key.expose_secret().to_owned())
 }
@@ -137,15 +174,30 @@ fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option
         }
     };
     for known in providers.values() {
-        let base_url = env::var("OPENAI_BASE_URL").ok().filter(|url| known.name == "openai" && !url.is_empty());
-        let served: Vec<(&str, &[&str])> =
-            known.models.iter().map(|model| (*model, std::slice::from_ref(model))).collect();
-        add(known.name, base_url.as_deref().unwrap_or(known.base_url), Some(known.key), &served);
+        let base_url = env::var("OPENAI_BASE_URL")
+            .ok()
+            .filter(|url| known.name == "openai" && !url.is_empty());
+        let served: Vec<(&str, &[&str])> = known
+            .models
+            .iter()
+            .map(|model| (*model, std::slice::from_ref(model)))
+            .collect();
+        add(
+            known.name,
+            base_url.as_deref().unwrap_or(known.base_url),
+            Some(known.key),
+            &served,
+        );
     }
     if let Some(port) = simulator {
         // Two targets, so that a fallback can be seen when the simulator is told to fail.
         let served: [(&str, &[&str]); 2] = [("sim-mini", &["sim-mini", "sim-large"]), ("sim-large", &["sim-large"])];
-        add("simulator", &format!("http://127.0.0.1:{port}/v1"), Some(SIMULATOR_KEY), &served);
+        add(
+            "simulator",
+            &format!("http://127.0.0.1:{port}/v1"),
+            Some(SIMULATOR_KEY),
+            &served,
+        );
     }
     text + &models
 }

@@ -29,6 +29,8 @@ pub(super) struct Stack {
     postgres: Postgres,
     supervisor: Supervisor,
     changes: broadcast::Receiver<RoleChange>,
+    /// The state of each role that was shown last.
+    shown: HashMap<String, RoleState>,
     endpoints: Running,
     paths: Paths,
     simulated: bool,
@@ -67,28 +69,46 @@ impl Stack {
         initialise(&settings, &endpoints).await?;
         let logs = paths.data.join("logs");
         fs::create_dir_all(&logs)?;
-        let plan = Plan { args, settings: &settings, endpoints: &endpoints, ports: &ports, logs: &logs };
+        let plan = Plan {
+            args,
+            settings: &settings,
+            endpoints: &endpoints,
+            ports: &ports,
+            logs: &logs,
+        };
         let (supervisor, changes) = Supervisor::start(plan.roles()?, Policy::default());
-        let simulated = settings.config.providers.iter().all(|provider| provider.name == "simulator");
-        Ok(Self { nats, postgres, supervisor, changes, endpoints, paths, simulated })
+        let simulated = settings
+            .config
+            .providers
+            .iter()
+            .all(|provider| provider.name == "simulator");
+        Ok(Self {
+            nats,
+            postgres,
+            supervisor,
+            changes,
+            shown: HashMap::new(),
+            endpoints,
+            paths,
+            simulated,
+        })
     }
 
     /// Shows a line for each role as it becomes ready.
     pub(super) async fn all_ready(&mut self) -> anyhow::Result<()> {
         let ready = self.supervisor.all_ready(READY_LIMIT);
         tokio::pin!(ready);
-        let mut shown = HashMap::new();
         let all = loop {
             tokio::select! {
                 all = &mut ready => break all,
-                Ok(change) = self.changes.recv() => show(&change, &mut shown),
+                Ok(change) = self.changes.recv() => show(&change, &mut self.shown),
             }
         };
         let states = self.supervisor.states().borrow().clone();
         if all {
             // A change that was told and not yet heard.
             for (role, state) in states {
-                show(&RoleChange { role, state }, &mut shown);
+                show(&RoleChange { role, state }, &mut self.shown);
             }
             return Ok(());
         }
@@ -97,7 +117,10 @@ impl Stack {
                 eprintln!("  {role} did not become ready; the end of its log:");
                 let log = fs::read_to_string(self.logs().join(format!("{role}.log"))).unwrap_or_default();
                 let lines: Vec<_> = log.lines().collect();
-                lines.iter().skip(lines.len().saturating_sub(TAIL)).for_each(|line| eprintln!("    {line}"));
+                lines
+                    .iter()
+                    .skip(lines.len().saturating_sub(TAIL))
+                    .for_each(|line| eprintln!("    {line}"));
             }
         }
         bail!("not every role became ready within {} s", READY_LIMIT.as_secs())
@@ -105,11 +128,10 @@ impl Stack {
 
     /// Shows changes and restarts servers that die. Returns only when that is of no use.
     pub(super) async fn watch(&mut self) -> anyhow::Error {
-        let mut shown = HashMap::new();
         loop {
             tokio::select! {
                 change = self.changes.recv() => match change {
-                    Ok(change) => show(&change, &mut shown),
+                    Ok(change) => show(&change, &mut self.shown),
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return anyhow!("the supervisor ended"),
                 },
