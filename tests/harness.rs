@@ -353,7 +353,7 @@ impl Environment<'_> {
                 folder,
                 "guardrail",
                 &["guardrail"],
-                &[("TOLLGATE_DELIVERY_LISTEN", listen(3))],
+                &[("TOLLGATE_SCREEN_LISTEN", listen(3))],
             ),
             self.role(folder, "router", &["router"], &[]),
             self.role(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, HeaderMap,
+    Client, HeaderMap, ServerAddr,
     jetstream::{
         self,
         consumer::{AckPolicy, pull},
@@ -25,6 +25,7 @@ use crate::{Error, Hop, Ledger, Payloads, runner::LocalStage, subject};
 /// Below this a server drops settings silently that we rest on, or loses acknowledged messages.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
 const OLDEST_SERVER_TEXT: &str = "2.12.3";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TRIES: u32 = 40;
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Room for what an ack costs at the worst: a disk that syncs each message.
@@ -46,15 +47,31 @@ pub struct Bus {
 impl Bus {
     /// Connects under `name`. Waits some twenty seconds for a server that is still starting; refuses one that is too old.
     pub async fn connect(settings: &schema::Bus, name: &str) -> Result<Self, Error> {
+        let servers = settings
+            .url
+            .split(',')
+            .map(|server| server.trim().parse::<ServerAddr>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| Error::Address {
+                url: redacted(&settings.url),
+                source,
+            })?;
+        // The client does not take them from the address by itself.
+        let credentials = servers.iter().find_map(|server| {
+            Some((
+                server.username()?.to_owned(),
+                server.password().unwrap_or_default().to_owned(),
+            ))
+        });
         let mut tries = 0;
         let client = loop {
-            let options = async_nats::ConnectOptions::new()
+            let mut options = async_nats::ConnectOptions::new()
                 .name(name)
-                .connection_timeout(Duration::from_secs(2));
-            match options
-                .connect(settings.url.split(',').map(str::trim).collect::<Vec<_>>().join(","))
-                .await
-            {
+                .connection_timeout(CONNECT_TIMEOUT);
+            if let Some((user, password)) = &credentials {
+                options = options.user_and_password(user.clone(), password.clone());
+            }
+            match options.connect(&servers).await {
                 Ok(client) => break client,
                 Err(source) if tries == CONNECT_TRIES => {
                     return Err(Error::Connect {

@@ -23,6 +23,8 @@ pub use subject::Hop;
 /// What can go wrong between services.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("{url} is no address of a NATS server")]
+    Address { url: String, source: std::io::Error },
     #[error("cannot connect to NATS at {url}")]
     Connect {
         url: String,

@@ -43,9 +43,6 @@ impl<G: Fn(&str) -> Option<String>> Environment<G> {
 
 impl Config {
     /// Applies the overrides, with `get` looking a variable up. After an error the configuration is not to be used.
-    ///
-    /// `TOLLGATE_DELIVERY_LISTEN` and `TOLLGATE_DELIVERY_ADVERTISE` go to ingress and guardrail alike: they are meant for
-    /// roles that run as processes of their own, each of which reads its own section.
     pub fn apply_environment(&mut self, get: impl Fn(&str) -> Option<String>) -> Result<(), Mistakes> {
         let mut env = Environment {
             get,
@@ -61,12 +58,20 @@ impl Config {
         }
         env.set("TOLLGATE_HTTP_LISTEN", &mut self.ingress.http_listen, value::address);
         env.set("TOLLGATE_GRPC_LISTEN", &mut self.ingress.grpc_listen, value::address);
-        if let Some(address) = env.read("TOLLGATE_DELIVERY_LISTEN", value::address) {
-            self.ingress.delivery_listen = address;
-            self.guardrail.delivery_listen = address;
-        }
+        env.set(
+            "TOLLGATE_DELIVERY_LISTEN",
+            &mut self.ingress.delivery_listen,
+            value::address,
+        );
+        env.set(
+            "TOLLGATE_SCREEN_LISTEN",
+            &mut self.guardrail.delivery_listen,
+            value::address,
+        );
         if let Some(address) = env.read("TOLLGATE_DELIVERY_ADVERTISE", url::advertise) {
-            self.ingress.delivery_advertise = Some(address.clone());
+            self.ingress.delivery_advertise = Some(address);
+        }
+        if let Some(address) = env.read("TOLLGATE_SCREEN_ADVERTISE", url::advertise) {
             self.guardrail.delivery_advertise = Some(address);
         }
         env.set(
@@ -110,6 +115,8 @@ mod tests {
             ("TOLLGATE_GRPC_LISTEN", "0.0.0.0:2"),
             ("TOLLGATE_DELIVERY_LISTEN", "0.0.0.0:3"),
             ("TOLLGATE_DELIVERY_ADVERTISE", "http://pod-0:3"),
+            ("TOLLGATE_SCREEN_LISTEN", "0.0.0.0:6"),
+            ("TOLLGATE_SCREEN_ADVERTISE", "http://pod-1:6"),
             ("TOLLGATE_ADMIN_LISTEN", "[::]:4"),
             ("TOLLGATE_AUDIT_LISTEN", "0.0.0.0:5"),
             ("TOLLGATE_LOG_FORMAT", "json"),
@@ -125,9 +132,9 @@ mod tests {
         assert_eq!(config.ingress.http_listen.to_string(), "0.0.0.0:1");
         assert_eq!(config.ingress.grpc_listen.to_string(), "0.0.0.0:2");
         assert_eq!(config.ingress.delivery_listen.to_string(), "0.0.0.0:3");
-        assert_eq!(config.guardrail.delivery_listen.to_string(), "0.0.0.0:3");
+        assert_eq!(config.guardrail.delivery_listen.to_string(), "0.0.0.0:6");
         assert_eq!(config.ingress.delivery_advertise.as_deref(), Some("http://pod-0:3"));
-        assert_eq!(config.guardrail.delivery_advertise.as_deref(), Some("http://pod-0:3"));
+        assert_eq!(config.guardrail.delivery_advertise.as_deref(), Some("http://pod-1:6"));
         assert_eq!(config.telemetry.admin_listen.to_string(), "[::]:4");
         assert_eq!(config.audit.grpc_listen.to_string(), "0.0.0.0:5");
         assert_eq!(config.telemetry.log_format, LogFormat::Json);

@@ -9,6 +9,7 @@ use crate::cli::RoleArgs;
 
 pub(crate) async fn run(args: &RoleArgs) -> anyhow::Result<()> {
     let config = tollgate_config::load(&args.config)?;
+    eprintln!("tollgate: waiting for NATS and Postgres");
     let database = config
         .audit
         .database_url

@@ -79,7 +79,10 @@ impl Plan<'_> {
         for provider in &self.settings.config.providers {
             env.extend(self.key_env(&provider.name));
         }
-        // In this process the two delivery listeners must differ, and the variable sets both: let the file's ports be.
+        env.insert(
+            "TOLLGATE_SCREEN_LISTEN".to_owned(),
+            format!("127.0.0.1:{}", free_port()?),
+        );
         self.served("tollgate", &["all"], env)
     }
 
@@ -87,7 +90,7 @@ impl Plan<'_> {
         let mut roles = vec![self.served("ingress", &["ingress"], self.ingress_env())?];
         for name in self.replicas("guardrail", "guardrail") {
             let listen = format!("127.0.0.1:{}", free_port()?);
-            let env = BTreeMap::from([("TOLLGATE_DELIVERY_LISTEN".to_owned(), listen)]);
+            let env = BTreeMap::from([("TOLLGATE_SCREEN_LISTEN".to_owned(), listen)]);
             roles.push(self.served(&name, &["guardrail"], env)?);
         }
         for name in self.replicas("router", "router") {
