@@ -172,6 +172,6 @@ async fn a_guardrail_that_dies_while_it_screens_ends_the_stream_as_an_error() {
     assert_eq!(last["error"]["code"], "unavailable");
     // The worker noticed that nobody listens, closed the call and settled it.
     stack.settled(1, Duration::from_secs(15)).await;
-    assert_eq!(stack.simulator.stats().hung_up, 1);
+    stack.provider_left(1).await;
     stack.stop().await;
 }

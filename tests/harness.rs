@@ -168,6 +168,20 @@ impl Stack {
             .await;
     }
 
+    /// Waits until the provider has seen `times` clients leave before the end.
+    pub(crate) async fn provider_left(&self, times: u64) {
+        let begun = Instant::now();
+        while self.simulator.stats().hung_up != times {
+            let stats = self.simulator.stats();
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "still connected: {stats:?}\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Rows of the ledger by attempt id.
     pub(crate) async fn attempts(&self) -> BTreeMap<String, Attempt> {
         let rows = sqlx::query(

@@ -69,6 +69,6 @@ async fn next(mut play: Play) -> Option<(io::Result<Bytes>, Play)> {
         tokio::time::sleep(rest).await;
         play.ticket.end(Outcome::Cut);
         // An error in the body makes the server close the connection without ending the message.
-        return None;
+        return Some((Err(io::ErrorKind::ConnectionAborted.into()), play));
     }
 }

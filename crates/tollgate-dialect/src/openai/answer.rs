@@ -223,12 +223,6 @@ impl AnswerReader {
             }
         };
         if let Some(delta) = &choice.delta {
-            for text in [&delta.content, &delta.refusal, &delta.reasoning_content]
-                .into_iter()
-                .flatten()
-            {
-                self.tally.add(text);
-            }
             let texts: [(_, MakeEvent); 3] = [
                 (&delta.reasoning_content, |text| ChatEvent::Reasoning { text }),
                 (&delta.content, |text| ChatEvent::Text { text }),

@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// they have sent everything.
 const HEAR_OUT_BYTES: usize = 128 << 20;
 const HEAR_OUT_TIME: Duration = Duration::from_secs(20);
+/// A stranger gets less of our time.
+const STRANGER_BYTES: usize = 1 << 20;
+const STRANGER_TIME: Duration = Duration::from_secs(2);
 
 pub(super) async fn read(
     reception: &Reception,
@@ -72,16 +75,24 @@ async fn collect(mut body: Body, announced: usize, limit: usize) -> Result<Bytes
     }
 }
 
-async fn hear_out(mut body: Body) {
+/// Reads what a client sends that is refused without a look at it. A body that is left unread costs the connection, and a
+/// client that uses it again at that moment gets no answer at all.
+pub(super) async fn dismiss(body: Body) {
+    discard(body, STRANGER_BYTES, STRANGER_TIME).await;
+}
+
+async fn hear_out(body: Body) {
+    discard(body, HEAR_OUT_BYTES, HEAR_OUT_TIME).await;
+}
+
+async fn discard(mut body: Body, mut left: usize, time: Duration) {
     let discard = async {
-        let mut left = HEAR_OUT_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            if length > left {
-                return;
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return,
             }
-            left -= length;
         }
     };
-    let _ = tokio::time::timeout(HEAR_OUT_TIME, discard).await;
+    let _ = tokio::time::timeout(time, discard).await;
 }

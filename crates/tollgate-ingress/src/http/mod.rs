@@ -40,21 +40,16 @@ pub(crate) async fn serve(
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/models", get(list_models))
         .route("/v1/models/{*model}", get(get_model))
-        .method_not_allowed_fallback(async || {
-            error_response(
-                &Failure::new(ErrorCode::InvalidRequest, "the method is not allowed here").into(),
-                Some(405),
-            )
-        })
-        .fallback(async || {
-            error_response(
-                &Failure::new(ErrorCode::InvalidRequest, "there is nothing at this path").into(),
-                Some(404),
-            )
-        })
+        .method_not_allowed_fallback(|request| lost(request, 405, "the method is not allowed here"))
+        .fallback(|request| lost(request, 404, "there is nothing at this path"))
         .layer(middleware::from_fn(identify))
         .with_state(reception);
     Ok(connection::serve(listener, routes, stop).await?)
+}
+
+async fn lost(request: Request, status: u16, message: &'static str) -> Response {
+    body::dismiss(request.into_body()).await;
+    error_response(&Failure::new(ErrorCode::InvalidRequest, message).into(), Some(status))
 }
 
 /// Gives every request its id before anything can go wrong with it.
@@ -83,8 +78,16 @@ async fn chat_completions(
 
 async fn open(reception: &Reception, request_id: RequestId, request: Request) -> Result<(Ticket, bool), Rejection> {
     let (head, body) = request.into_parts();
-    let entry = reception.authenticate(authorization(&head.headers))?;
-    reception.admit(entry)?;
+    let known = reception
+        .authenticate(authorization(&head.headers))
+        .and_then(|entry| reception.admit(entry).map(|()| entry));
+    let entry = match known {
+        Ok(entry) => entry,
+        Err(failure) => {
+            body::dismiss(body).await;
+            return Err(failure.into());
+        }
+    };
     let (body, buffered) = body::read(reception, &head.headers, body).await?;
     let ticket = reception
         .open(request_id, entry, Dialect::OpenaiChat, body, buffered)

@@ -1,6 +1,6 @@
 //! Reading fields of a request with the real service's complaints about them.
 //!
-//! A [`Field`] is a value and its path, so that every error can name the place as the service does
+//! An [`Object`] knows its path, so that every error can name the place as the service does
 //! (`messages[0].content[1].type`).
 
 use serde_json::{Map, Value};

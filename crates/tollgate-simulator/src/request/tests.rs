@@ -129,6 +129,12 @@ fn fields_the_service_refuses() {
             Some("stream_options"),
             None,
         ),
+    ]);
+}
+
+#[test]
+fn tools_and_formats_the_service_refuses() {
+    refused(vec![
         (json!({"tools": []}), "empty array", Some("tools"), Some("empty_array")),
         (
             json!({"tools": [tool("a b")]}),
