@@ -145,6 +145,37 @@ async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ingress_that_dies_stops_the_calls_it_owned() {
+    let script = Script {
+        chunk_delay_ms: 50,
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        ..Options::default()
+    })
+    .await;
+    let mut response = stack
+        .post(&streamed("sim-mini", "a long answer #sim:words=100"))
+        .send()
+        .await
+        .unwrap();
+    response.chunk().await.unwrap().unwrap();
+    stack.roles.kill("ingress").await.unwrap();
+    // The client sees its connection break; the worker sees that nobody listens and settles what it used.
+    while let Ok(Some(_)) = response.chunk().await {}
+    stack.provider_left(1).await;
+    stack
+        .until(
+            "SELECT count(*) FROM attempts WHERE outcome = 'cancelled'",
+            1,
+            Duration::from_secs(15),
+        )
+        .await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_fails_is_followed_by_the_next() {
     let rule = r#"{"rules": [{"model": "sim-mini", "error_rate": 1.0, "error_status": 503, "retry_after_s": 7}]}"#;
     let stack = Stack::start(Options {

@@ -20,3 +20,4 @@ mod harness;
 mod hostile;
 mod sdks;
 mod streams;
+mod up;

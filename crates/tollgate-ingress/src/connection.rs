@@ -64,10 +64,7 @@ fn connection(
     routes: Router,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + Send + 'static {
-    // Without it a streamed answer pauses 40 ms whenever the client delays its acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was not set");
-    }
+    prepare(&stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut routes = routes.clone();
         async move { Ok::<Response<Body>, Infallible>(call(&mut routes, request).await) }
@@ -81,11 +78,33 @@ fn connection(
     }
 }
 
+/// Without TCP_NODELAY a streamed answer pauses 40 ms whenever the client delays its acknowledgement.
+fn prepare(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was not set");
+    }
+}
+
 async fn call(routes: &mut Router, request: Request<Incoming>) -> Response<Body> {
     use hyper::service::Service as _;
     let service = hyper_util::service::TowerToHyperService::new(routes.clone());
     match service.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_send_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!stream.nodelay().unwrap());
+        prepare(&stream);
+        assert!(stream.nodelay().unwrap());
     }
 }

@@ -234,7 +234,10 @@ fn prose_flows_word_by_word() {
         held = held + piece.len() - window.push(&mut session, piece).unwrap().len();
         assert!(held <= 3 * 8, "{held} bytes held");
         // A year with the space after it could still be the beginning of a card number.
-        assert!(piece != " " || held <= " 2024 ".len(), "{held} bytes held after a word: {piece:?}");
+        assert!(
+            piece != " " || held <= " 2024 ".len(),
+            "{held} bytes held after a word: {piece:?}"
+        );
     }
     assert_eq!(window.finish(&mut session).unwrap().len(), held);
 }
