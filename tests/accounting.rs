@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tollgate_simulator::{Outcome, Script};
 
-use crate::harness::{Options, Stack, chat, load, streamed};
+use crate::harness::{Stack, chat, load, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_requests_with_errors_close_to_the_token() {
@@ -14,11 +14,7 @@ async fn two_thousand_requests_with_errors_close_to_the_token() {
         delay_ms: 2,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     let (client, http) = (stack.client.clone(), stack.http.clone());
     let statuses = load(2000, 32, move |index| {
         let body = if index % 2 == 0 {
@@ -80,11 +76,7 @@ async fn a_row_costs_what_a_hand_calculation_says() {
         cached_tokens: 3,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     let (_, body) = stack.ask("sim-mini", "what does this cost?").await;
     stack.settled(1, Duration::from_secs(10)).await;
     let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_u64).unwrap();
@@ -104,11 +96,7 @@ async fn a_usage_that_the_provider_withholds_is_counted_and_marked() {
         omit_usage: true,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     stack.ask("sim-mini", "hello").await;
     stack
         .post(&streamed("sim-mini", "hello"))

@@ -5,10 +5,11 @@ use tollgate_proto::v1::{
     self, CompleteRequest, CostRequest, GroupBy, ListModelsRequest, complete_event::Event,
     gateway_client::GatewayClient, reports_client::ReportsClient,
 };
+use tollgate_simulator::Script;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-use crate::harness::{KEY, Options, Stack, channel, chat, events, read, streamed, text_of};
+use crate::harness::{KEY, Stack, channel, chat, events, read, streamed, text_of};
 
 fn native(text: &str) -> CompleteRequest {
     let mut message = v1::Message {
@@ -35,7 +36,7 @@ fn bearer<T>(message: T, key: &str) -> Request<T> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http_answers_whole_and_streamed() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let response = stack.post(&chat("sim-mini", "hello")).send().await.unwrap();
     assert!(response.headers()["x-request-id"].to_str().unwrap().starts_with("req_"));
     let (status, body) = read(response).await;
@@ -87,7 +88,7 @@ async fn http_answers_whole_and_streamed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let mut client = GatewayClient::new(channel(&stack.grpc).await);
     let whole = client.complete_unary(bearer(native("hello"), KEY)).await.unwrap();
     let request_id = whole
@@ -149,7 +150,7 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_callers_and_requests_are_told_what_is_wrong() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let ask = |key: &'static str, body: Value| {
         let request = stack
             .client

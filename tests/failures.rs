@@ -21,13 +21,7 @@ async fn killed_services_lose_no_request_and_no_call() {
         error_rate: 0.05,
         ..Script::default()
     };
-    let stack = Arc::new(
-        Stack::start(Options {
-            script,
-            ..Options::default()
-        })
-        .await,
-    );
+    let stack = Arc::new(Stack::with(script).await);
     let done = Arc::new(AtomicUsize::new(0));
     let total = 2000;
     let killer = tokio::spawn({
@@ -115,28 +109,11 @@ async fn reconcile(stack: &Stack) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
-    let script = Script {
-        chunk_delay_ms: 50,
-        ..Script::default()
-    };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
-    let request = streamed("sim-mini", "a long answer #sim:words=100");
-    let mut response = stack.post(&request).send().await.unwrap();
-    let mut body = String::new();
-    while events(&body).len() < 5 {
-        body.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
-    }
-    stack.roles.kill("worker").await.unwrap();
-    while let Some(chunk) = response.chunk().await.unwrap() {
-        body.push_str(std::str::from_utf8(&chunk).unwrap());
-    }
-    let last: Value = serde_json::from_str(events(&body).last().unwrap()).unwrap();
-    assert_eq!(last["error"]["code"], "unavailable");
-    assert!(!body.contains("[DONE]"));
+    let stack = Stack::with(Script::default()).await;
+    assert_eq!(
+        stack.kill_in_mid_stream(KEY, "worker").await["error"]["code"],
+        "unavailable"
+    );
     // The row does not wait for the request's deadline: ingress told audit that the worker was lost.
     stack.settled(1, Duration::from_secs(15)).await;
     let attempts = stack.attempts().await;
@@ -150,11 +127,7 @@ async fn an_ingress_that_dies_stops_the_calls_it_owned() {
         chunk_delay_ms: 50,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     let mut response = stack
         .post(&streamed("sim-mini", "a long answer #sim:words=100"))
         .send()

@@ -7,7 +7,7 @@ use tollgate_proto::v1::{self, CompleteRequest, complete_event::Event, gateway_c
 use tollgate_simulator::Script;
 use tonic::Request;
 
-use crate::harness::{Options, Stack, channel, chat, events, streamed, text_of};
+use crate::harness::{Stack, channel, chat, events, streamed, text_of};
 
 const KEY: &str = "tg_masked";
 
@@ -92,7 +92,7 @@ async fn grpc(stack: &Stack, stream: bool, text: &str) -> Result<String, String>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_check_holds_at_every_door() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     for door in DOORS {
         let masked = ask(&stack, door, "write to ann@example.org or pay 4111 1111 1111 1111 ok?").await;
         assert_eq!(
@@ -128,11 +128,7 @@ async fn every_check_holds_at_every_door() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_masked_text_in_a_large_body_is_masked_as_well() {
-    let stack = Stack::start(Options {
-        script: Script::default(),
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(Script::default()).await;
     let text = format!("ann@example.org {}", "x ".repeat(600 << 10));
     let answer = ask(&stack, Door::Http, &text).await.unwrap();
     assert!(answer.starts_with("You said: [EMAIL_1] x x "), "{}", &answer[..40]);
@@ -141,35 +137,11 @@ async fn a_masked_text_in_a_large_body_is_masked_as_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guardrail_that_dies_while_it_screens_ends_the_stream_as_an_error() {
-    let script = Script {
-        chunk_delay_ms: 50,
-        ..Script::default()
-    };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
-    let url = format!("{}/v1/chat/completions", stack.http);
-    let request = streamed("sim-mini", "a long answer #sim:words=100");
-    let mut response = stack
-        .client
-        .post(url)
-        .bearer_auth(KEY)
-        .body(request.to_string())
-        .send()
-        .await
-        .unwrap();
-    let mut body = String::new();
-    while events(&body).len() < 5 {
-        body.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
-    }
-    stack.roles.kill("guardrail").await.unwrap();
-    while let Some(chunk) = response.chunk().await.unwrap() {
-        body.push_str(std::str::from_utf8(&chunk).unwrap());
-    }
-    let last: Value = serde_json::from_str(events(&body).last().unwrap()).unwrap();
-    assert_eq!(last["error"]["code"], "unavailable");
+    let stack = Stack::with(Script::default()).await;
+    assert_eq!(
+        stack.kill_in_mid_stream(KEY, "guardrail").await["error"]["code"],
+        "unavailable"
+    );
     // The worker noticed that nobody listens, closed the call and settled it.
     stack.settled(1, Duration::from_secs(15)).await;
     stack.provider_left(1).await;

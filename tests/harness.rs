@@ -105,6 +105,33 @@ impl Stack {
         }
     }
 
+    /// The usual, with a provider that follows `script`.
+    pub(crate) async fn with(script: Script) -> Self {
+        Self::start(Options {
+            script,
+            ..Options::default()
+        })
+        .await
+    }
+
+    /// Kills `role` with -9 while an answer streams; the last event that the client gets.
+    pub(crate) async fn kill_in_mid_stream(&self, key: &str, role: &str) -> Value {
+        let url = format!("{}/v1/chat/completions", self.http);
+        let request = streamed("sim-mini", "a long answer #sim:words=100 #sim:chunk_delay_ms=50");
+        let request = self.client.post(url).bearer_auth(key).body(request.to_string());
+        let mut response = request.send().await.unwrap();
+        let mut body = String::new();
+        while events(&body).len() < 5 {
+            body.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+        }
+        self.roles.kill(role).await.unwrap();
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            body.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        assert!(!body.contains("[DONE]"), "a clean end: {body}");
+        serde_json::from_str(events(&body).last().unwrap()).unwrap()
+    }
+
     /// Ends every role in order; a test that gets here has said all it wants to.
     pub(crate) async fn stop(self) {
         self.roles.stop(Duration::from_secs(40)).await;

@@ -7,12 +7,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tollgate_simulator::Script;
 
-use crate::harness::{KEY, Options, Stack, channel, read};
+use crate::harness::{KEY, Stack, channel, read};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_requests() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let deep = format!(
         "{{\"model\":\"sim-mini\",\"messages\":{}{}}}",
         "[".repeat(5000),
@@ -63,7 +64,7 @@ fn futures_stream<I: Iterator + Send + 'static>(items: I) -> impl futures::Strea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_are_no_requests() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let address = stack.http.trim_start_matches("http://").to_owned();
     let key = format!("authorization: bearer {KEY}\r\n");
     let chat = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n";
@@ -119,7 +120,7 @@ async fn heads_that_are_no_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_the_queue() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let nats = async_nats::connect(&stack.nats_url).await.unwrap();
     let subjects = ["guard", "route", "work.simulator"].map(|stage| format!("tollgate.v1.{stage}"));
     for payload in [&b""[..], b"\0\xff\xfe", b"{\"event\":\"started\"}", &[7; 4096]] {
@@ -147,7 +148,7 @@ async fn garbage_on_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_deliveries() {
     use tollgate_proto::v1::{self, delivery_client::DeliveryClient};
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     // The internal listener is not for clients; whoever reaches it all the same cannot claim what is not there.
     let port = stack.delivery_port();
     let mut client = DeliveryClient::new(channel(&format!("http://127.0.0.1:{port}")).await);

@@ -3,8 +3,9 @@
 use std::{path::Path, process::Output};
 
 use tokio::process::Command;
+use tollgate_simulator::Script;
 
-use crate::harness::{KEY, Options, Stack};
+use crate::harness::{KEY, Stack};
 
 /// A virtual environment with the clients, made once and kept beside the build.
 async fn python() -> std::path::PathBuf {
@@ -51,7 +52,7 @@ fn text(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn openais_package_and_grpcs_reflection() {
     let python = python().await;
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     for script in ["openai_client.py", "grpc_client.py"] {
         let output = Command::new(&python)
             .arg(

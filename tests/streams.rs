@@ -13,11 +13,7 @@ async fn a_client_that_hangs_up_stops_the_provider_and_pays_for_what_came() {
         chunk_delay_ms: 20,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     let mut response = stack
         .post(&streamed("sim-mini", "on and on #sim:words=500"))
         .send()
@@ -57,11 +53,7 @@ async fn a_client_that_leaves_before_the_first_byte_stops_the_provider_too() {
         delay_ms: 20_000,
         ..Script::default()
     };
-    let stack = Stack::start(Options {
-        script,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::with(script).await;
     let asked = stack
         .post(&crate::harness::chat("sim-mini", "hello"))
         .timeout(Duration::from_millis(500))
@@ -75,7 +67,7 @@ async fn a_client_that_leaves_before_the_first_byte_stops_the_provider_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_answers_are_errors_and_never_a_clean_end() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     for trouble in ["#sim:cut=3", "#sim:error=3"] {
         let body = stack
             .post(&streamed("sim-mini", &format!("hello there {trouble}")))
@@ -118,7 +110,7 @@ async fn a_stalled_provider_is_left_at_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_of_twenty_megabytes_passes_by_claim_check() {
-    let stack = Stack::start(Options::default()).await;
+    let stack = Stack::with(Script::default()).await;
     let pdf = format!("data:application/pdf;base64,{}", "QUJD".repeat(5 << 20));
     let body = json!({ "model": "sim-mini", "messages": [{ "role": "user", "content": [
         { "type": "text", "text": "read this" },
