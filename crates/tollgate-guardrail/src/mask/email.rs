@@ -39,7 +39,7 @@ pub(super) enum Finding {
 /// Looks whether the glyph at `at` is the sign in an address.
 pub(super) fn at(view: &View<'_>, at: usize) -> Finding {
     let c = view.glyphs[at].c;
-    if !matches!(c, '@' | '%' | '\\' | '[' | '(' | ' ') {
+    if !may_begin(c, view.glyphs.get(at + 1)) {
         return Finding::Nothing;
     }
     for sign in SIGNS {
@@ -64,6 +64,9 @@ pub(super) fn held(view: &View<'_>) -> usize {
     let mut held = local_part(view, end).unwrap_or(end);
     for at in end.saturating_sub(LONGEST_SIGN).max(view.first)..end {
         let rest = &view.glyphs[at..];
+        if !may_begin(rest[0].c, rest.get(1)) {
+            continue;
+        }
         for sign in SIGNS
             .into_iter()
             .filter(|sign| sign.starts_with(rest[0].c) && sign.len() > rest.len())
@@ -85,7 +88,19 @@ pub(super) fn key(glyphs: &[Glyph]) -> String {
             key = key.replacen(sign, "@", 1);
         }
     }
-    DOTS.iter().rev().fold(key, |key, dot| key.replace(dot, "."))
+    key = DOTS.iter().rev().fold(key, |key, dot| key.replace(dot, "."));
+    key.retain(|c| c != ' ');
+    key
+}
+
+/// Whether a sign may begin with `c` and go on with `next`.
+fn may_begin(c: char, next: Option<&Glyph>) -> bool {
+    match c {
+        '@' => true,
+        '%' | '\\' | '[' | '(' => next.is_none_or(|next| matches!(next.c, '4' | 'u' | 'a' | 'A')),
+        ' ' => next.is_none_or(|next| matches!(next.c, 'a' | 'A' | '[' | '(')),
+        _ => false,
+    }
 }
 
 /// How many characters of `pattern` are at the beginning of `glyphs`, without a wrong one; 0 if there is one.
@@ -174,9 +189,6 @@ fn domain(view: &View<'_>, start: usize, spoken: bool) -> Domain {
         labels += 1;
         if labels > 1 && top_level(&glyphs[begin..end]) && !(spoken && literal) {
             best = Domain::Ends(end);
-        }
-        if at >= limit {
-            return best;
         }
         if at >= glyphs.len() {
             return if view.last { best } else { Domain::Open };
