@@ -85,7 +85,16 @@ pub(crate) fn temporary_fallback() -> PathBuf {
 /// An exclusive claim on a folder, held by the kernel: it ends with the process, however that ends.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+/// Said aloud, because closing the file is not enough: a child that is just being started shares it until it runs its own
+/// program.
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // The lock ends with the file in any case.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -118,7 +127,7 @@ impl FolderLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         noted.doing(|| format!("write {}", folder.join(name).display()))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
