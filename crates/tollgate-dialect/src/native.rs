@@ -1,50 +1,110 @@
 //! The native dialect: the superset model itself, as JSON.
 
 use bytes::Bytes;
-use tollgate_types::{RequestView, chat::ChatRequest};
+use serde_json::{Value, json};
+use tollgate_types::{
+    Operation, RequestView,
+    chat::{ChatEvent, ChatRequest},
+    embed::EmbedRequest,
+};
 
-use crate::{Invalid, openai, scan::scan};
+use crate::{
+    BadAnswer, Invalid,
+    scan::first_look,
+    side::Writer,
+    text::{Slot, SlotKind},
+};
 
-fn read(body: &[u8]) -> Result<ChatRequest, Invalid> {
-    serde_json::from_slice(body).map_err(|error| Invalid::new(None, format!("not a request: {error}")))
+fn not_a_request(error: &serde_json::Error) -> Invalid {
+    Invalid::new(format!("not a request: {error}"))
+}
+
+pub(crate) fn read(body: &[u8]) -> Result<ChatRequest, Invalid> {
+    serde_json::from_slice(body).map_err(|error| not_a_request(&error))
+}
+
+pub(crate) fn read_embed(body: &[u8]) -> Result<EmbedRequest, Invalid> {
+    serde_json::from_slice(body).map_err(|error| not_a_request(&error))
 }
 
 pub(crate) fn view(body: &[u8]) -> Result<RequestView, Invalid> {
-    let text = scan(body).map_err(|error| Invalid::new(None, format!("not a request: {error}")))?;
+    let scan = first_look(body)?;
     let request = read(body)?;
     Ok(RequestView {
+        operation: Operation::Chat,
         model: request.model,
         stream: request.stream,
         // The native answer always ends with its usage.
         include_usage: true,
-        estimated_input_tokens: text.text_bytes.div_ceil(4),
+        estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: request.max_output_tokens,
     })
 }
 
-pub(crate) fn to_openai(body: &[u8], model: &str) -> Result<Bytes, Invalid> {
-    let body = openai::encode(&read(body)?, model);
-    serde_json::to_vec(&body)
-        .map(Bytes::from)
-        .map_err(|error| Invalid::new(None, error.to_string()))
+pub(crate) fn view_embed(body: &[u8]) -> Result<RequestView, Invalid> {
+    let scan = first_look(body)?;
+    Ok(RequestView {
+        operation: Operation::Embed,
+        model: read_embed(body)?.model,
+        stream: false,
+        include_usage: true,
+        estimated_input_tokens: scan.estimated_tokens(),
+        max_output_tokens: Some(0),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A writer of answers: each event is a frame, a whole answer is an array of them.
+pub(crate) fn writer() -> Box<dyn Writer> {
+    Box::new(Events)
+}
 
-    #[test]
-    fn everything_the_model_can_say_reaches_openai() {
-        let native = r#"{"model":"m","stream":true,"max_output_tokens":9,"temperature":0.5,"stop":["x"],"seed":-1,
-            "reasoning_effort":"low","parallel_tool_calls":false,"tool_choice":{"named":"f"},
-            "tools":[{"name":"f","description":"d","parameters":{"type":"object"},"strict":true},{"name":"g"}],
-            "response_format":{"type":"json_schema","name":"s","schema":{"type":"object"},"strict":true},
-            "messages":[{"role":"system","content":[{"type":"text","text":"s"}]},
-              {"role":"user","content":[{"type":"text","text":"t"},{"type":"image","url":"https://h/i","detail":"low"},
-                {"type":"audio","data":"AA==","format":"wav"},{"type":"file","data":"data:application/pdf;base64,AA==","filename":"a.pdf"}]},
-              {"role":"assistant","tool_calls":[{"id":"c","name":"f","arguments":"{}"}]},
-              {"role":"tool","tool_call_id":"c","content":[{"type":"text","text":"r"}]}]}"#;
-        let sent: serde_json::Value = serde_json::from_slice(&to_openai(native.as_bytes(), "real").unwrap()).unwrap();
-        insta::assert_json_snapshot!(sent);
+struct Events;
+
+impl Writer for Events {
+    fn event(&mut self, event: ChatEvent) -> Result<Vec<Bytes>, BadAnswer> {
+        let frame = serde_json::to_vec(&event).map_err(|_| BadAnswer::NotJson)?;
+        Ok(vec![frame.into()])
+    }
+
+    fn end(&mut self) -> Result<Vec<Bytes>, BadAnswer> {
+        Ok(Vec::new())
+    }
+
+    fn whole(&mut self, events: Vec<ChatEvent>) -> Result<Bytes, BadAnswer> {
+        serde_json::to_vec(&events)
+            .map(Bytes::from)
+            .map_err(|_| BadAnswer::NotJson)
+    }
+}
+
+/// Shows the text of one event to `check`.
+pub(crate) fn visit(frame: &mut Value, check: &mut dyn FnMut(Slot, &mut String)) {
+    let kind = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (field, kind) = match kind.as_str() {
+        "text" | "refusal" | "reasoning" => ("text", SlotKind::Text(kind)),
+        "tool_call" => {
+            let index = frame.get("index").and_then(Value::as_u64).unwrap_or_default();
+            ("arguments", SlotKind::Arguments(index))
+        }
+        _ => return,
+    };
+    if let Some(Value::String(text)) = frame.get_mut(field) {
+        check(Slot { choice: 0, kind }, text);
+    }
+}
+
+/// The one choice, when the event ends it.
+pub(crate) fn finished(frame: &Value) -> Vec<u64> {
+    match frame.get("type") {
+        Some(kind) if kind == "finish" => vec![0],
+        _ => Vec::new(),
+    }
+}
+
+/// An event that carries `text` for `slot`.
+pub(crate) fn with(slot: &Slot, text: String) -> Value {
+    match &slot.kind {
+        SlotKind::Text(kind) => json!({ "type": kind, "text": text }),
+        SlotKind::Arguments(index) => json!({ "type": "tool_call", "index": index, "arguments": text }),
     }
 }

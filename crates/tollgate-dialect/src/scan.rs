@@ -8,6 +8,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
+
+use crate::Invalid;
 
 /// What a body holds.
 #[derive(Debug, Default)]
@@ -23,6 +26,37 @@ pub(crate) fn scan(body: &[u8]) -> Result<Scan, serde_json::Error> {
     Node(&mut scan).deserialize(&mut reader)?;
     reader.end()?;
     Ok(scan)
+}
+
+/// Rough size of a token in bytes of text, for estimates before anything is counted.
+const BYTES_PER_TOKEN: u64 = 4;
+
+impl Scan {
+    /// Rough number of tokens.
+    pub(crate) const fn estimated_tokens(&self) -> u64 {
+        self.text_bytes.div_ceil(BYTES_PER_TOKEN)
+    }
+}
+
+/// The first look at a client's body, the same for every dialect.
+pub(crate) fn first_look(body: &[u8]) -> Result<Scan, Invalid> {
+    if body.is_empty() {
+        return Err(Invalid::new("the request body is empty"));
+    }
+    if std::str::from_utf8(body).is_err() {
+        return Err(Invalid::new("the request body is not UTF-8"));
+    }
+    scan(body).map_err(|error| Invalid::new(format!("the request body is not valid JSON: {error}")))
+}
+
+/// A field of a body, if it is there and not null.
+pub(crate) fn typed<'a, T: Deserialize<'a>>(
+    raw: Option<&'a RawValue>,
+    param: &'static str,
+    must_be: &str,
+) -> Result<Option<T>, Invalid> {
+    raw.map_or(Ok(None), |raw| serde_json::from_str::<Option<T>>(raw.get()))
+        .map_err(|_| Invalid::at(param, format!("`{param}` must be {must_be}")))
 }
 
 struct Node<'a>(&'a mut Scan);

@@ -3,24 +3,40 @@
 //! A check sees every string that is not known to be structure, so that a field nobody here has heard of is not a way
 //! around it.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tollgate_types::Dialect;
 
+use crate::{anthropic, gemini, native, openai, responses};
+
 /// Fields whose strings are structure, never text.
-const STRUCTURE: [&str; 13] = [
-    "model",
-    "role",
-    "type",
-    "id",
-    "tool_call_id",
-    "object",
-    "format",
-    "detail",
+const STRUCTURE: [&str; 27] = [
+    "call_id",
     "data",
+    "detail",
+    "encrypted_content",
     "file_data",
+    "file_id",
+    "finishReason",
     "finish_reason",
+    "format",
+    "id",
+    "item_id",
+    "media_type",
+    "mimeType",
+    "model",
+    "modelVersion",
+    "object",
+    "previous_response_id",
     "reason",
+    "responseId",
+    "role",
+    "signature",
+    "status",
+    "stop_reason",
     "system_fingerprint",
+    "thoughtSignature",
+    "tool_call_id",
+    "tool_use_id",
 ];
 
 /// Shows each text of a request or a whole answer to `check`, which may change it.
@@ -29,15 +45,30 @@ pub fn visit(value: &mut Value, check: &mut dyn FnMut(&mut String)) {
         Value::String(text) => check(text),
         Value::Array(items) => items.iter_mut().for_each(|item| visit(item, check)),
         Value::Object(fields) => {
+            let is_event = fields.contains_key("sequence_number");
             for (name, field) in fields {
-                match field {
-                    Value::String(_) if STRUCTURE.contains(&name.as_str()) => {}
-                    Value::String(url) if name == "url" && url.starts_with("data:") => {}
-                    Value::String(json) if name == "arguments" => visit_nested(json, check),
-                    other => visit(other, check),
+                match (name.as_str(), field) {
+                    // What a tool is called with, or answers, has names of its own choice.
+                    ("arguments", Value::String(json)) => visit_nested(json, check),
+                    ("arguments" | "args", free) | ("input", free @ Value::Object(_)) => visit_free(free, check),
+                    ("response", free @ Value::Object(_)) if !is_event => visit_free(free, check),
+                    ("type", Value::String(_)) => {}
+                    (name, Value::String(_)) if STRUCTURE.contains(&name) => {}
+                    ("url" | "image_url", Value::String(url)) if url.starts_with("data:") => {}
+                    (_, other) => visit(other, check),
                 }
             }
         }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Shows every string to `check`: nothing here is structure.
+fn visit_free(value: &mut Value, check: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::String(text) => check(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| visit_free(item, check)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| visit_free(field, check)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -48,7 +79,7 @@ pub fn visit_nested(json: &mut String, check: &mut dyn FnMut(&mut String)) {
         return check(json);
     };
     let mut changed = false;
-    visit(&mut inner, &mut |text| {
+    visit_free(&mut inner, &mut |text| {
         let before = text.clone();
         check(text);
         changed |= *text != before;
@@ -61,7 +92,7 @@ pub fn visit_nested(json: &mut String, check: &mut dyn FnMut(&mut String)) {
 /// Which of the texts that stream side by side.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
-    /// Index of the choice.
+    /// Index of the choice, or of the block.
     pub choice: u64,
     pub kind: SlotKind,
 }
@@ -75,113 +106,46 @@ pub enum SlotKind {
     Arguments(u64),
 }
 
-/// Shows each piece of text in one frame of a stream to `check`, with the slot that it continues.
+/// Shows each piece of text in one frame of a stream to `check`, with the slot that it continues. A text that a frame
+/// repeats whole, as some closing events do, is shown as [`visit`] shows it.
 pub fn visit_frame(dialect: Dialect, frame: &mut Value, check: &mut dyn FnMut(Slot, &mut String)) {
     match dialect {
-        Dialect::OpenaiChat => {
-            for choice in frame
-                .get_mut("choices")
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                let index = choice.get("index").and_then(Value::as_u64).unwrap_or_default();
-                if let Some(delta) = choice.get_mut("delta").and_then(Value::as_object_mut) {
-                    visit_delta(index, delta, check);
-                }
-            }
-        }
-        Dialect::Native => {
-            let kind = frame.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let (field, kind) = match kind.as_str() {
-                "text" | "refusal" | "reasoning" => ("text", SlotKind::Text(kind)),
-                "tool_call" => {
-                    let index = frame.get("index").and_then(Value::as_u64).unwrap_or_default();
-                    ("arguments", SlotKind::Arguments(index))
-                }
-                _ => return,
-            };
-            if let Some(Value::String(text)) = frame.get_mut(field) {
-                check(Slot { choice: 0, kind }, text);
-            }
-        }
+        Dialect::OpenaiChat => openai::frames::visit(frame, check),
+        Dialect::OpenaiResponses => responses::frames::visit(frame, check),
+        Dialect::Anthropic => anthropic::frames::visit(frame, check),
+        Dialect::Gemini => gemini::frames::visit(frame, check),
+        Dialect::Native | Dialect::Bedrock => native::visit(frame, check),
     }
 }
 
-fn visit_delta(choice: u64, delta: &mut Map<String, Value>, check: &mut dyn FnMut(Slot, &mut String)) {
-    for (name, field) in delta {
-        match field {
-            Value::String(text) if name != "role" => {
-                check(
-                    Slot {
-                        choice,
-                        kind: SlotKind::Text(name.clone()),
-                    },
-                    text,
-                );
-            }
-            Value::Array(calls) if name == "tool_calls" => {
-                for (place, call) in calls.iter_mut().enumerate() {
-                    let index = call.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
-                    if let Some(Value::String(text)) = call.pointer_mut("/function/arguments") {
-                        check(
-                            Slot {
-                                choice,
-                                kind: SlotKind::Arguments(index),
-                            },
-                            text,
-                        );
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The choices that a frame says are finished.
+/// The choices or blocks that a frame says are finished.
 #[must_use]
 pub fn finished(dialect: Dialect, frame: &Value) -> Vec<u64> {
     match dialect {
-        Dialect::OpenaiChat => frame
-            .get("choices")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter(|choice| choice.get("finish_reason").is_some_and(|reason| !reason.is_null()))
-            .map(|choice| choice.get("index").and_then(Value::as_u64).unwrap_or_default())
-            .collect(),
-        Dialect::Native if frame.get("type").is_some_and(|kind| kind == "finish") => vec![0],
-        Dialect::Native => Vec::new(),
+        Dialect::OpenaiChat => openai::frames::finished(frame),
+        Dialect::OpenaiResponses => responses::frames::finished(frame),
+        Dialect::Anthropic => anthropic::frames::finished(frame),
+        Dialect::Gemini => gemini::frames::finished(frame),
+        Dialect::Native | Dialect::Bedrock => native::finished(frame),
     }
 }
 
-/// A frame that carries `text` for `slot` and nothing else; what frames have in common is taken from `like`.
+/// A frame that carries `text` for `slot` and nothing else; `like` is the last that carried some for it.
 #[must_use]
 pub fn frame_with(dialect: Dialect, like: &Value, slot: &Slot, text: String) -> Value {
-    match (dialect, &slot.kind) {
-        (Dialect::Native, SlotKind::Text(kind)) => json!({ "type": kind, "text": text }),
-        (Dialect::Native, SlotKind::Arguments(index)) => {
-            json!({ "type": "tool_call", "index": index, "arguments": text })
-        }
-        (Dialect::OpenaiChat, kind) => {
-            let delta = match kind {
-                SlotKind::Text(name) => Map::from_iter([(name.clone(), text.into())]).into(),
-                SlotKind::Arguments(index) => {
-                    json!({ "tool_calls": [{ "index": index, "function": { "arguments": text } }] })
-                }
-            };
-            let mut frame = like.as_object().cloned().unwrap_or_default();
-            let choice = json!({ "index": slot.choice, "delta": delta, "finish_reason": null });
-            frame.insert("choices".to_owned(), json!([choice]));
-            frame.shift_remove("usage");
-            frame.into()
-        }
+    match dialect {
+        Dialect::OpenaiChat => openai::frames::with(like, slot, text),
+        Dialect::OpenaiResponses => responses::frames::with(like, slot, text),
+        Dialect::Anthropic => anthropic::frames::with(like, slot, text),
+        Dialect::Gemini => gemini::frames::with(like, slot, text),
+        Dialect::Native | Dialect::Bedrock => native::with(slot, text),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn texts(mut value: Value) -> Vec<String> {

@@ -11,19 +11,66 @@ use crate::{AttemptId, Caller, ErrorCode, Millis, RequestId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
-    /// OpenAI's Chat Completions.
+    /// OpenAI's Chat Completions, and its embeddings.
     OpenaiChat,
-    /// [`crate::chat::ChatRequest`] and [`crate::chat::ChatEvent`] as JSON: what the gRPC door speaks inside.
+    /// OpenAI's Responses.
+    OpenaiResponses,
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's generateContent, at AI Studio and Vertex.
+    Gemini,
+    /// Amazon Bedrock's Converse. Providers speak it, no door does.
+    Bedrock,
+    /// [`crate::chat`] and [`crate::embed`] as JSON: what the gRPC door speaks inside. No provider speaks it.
     Native,
 }
 
 impl Dialect {
+    /// Every dialect, for tables and tests.
+    pub const ALL: [Self; 6] = [
+        Self::OpenaiChat,
+        Self::OpenaiResponses,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Bedrock,
+        Self::Native,
+    ];
+
     /// The name used in configuration, messages and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenaiChat => "openai_chat",
+            Self::OpenaiResponses => "openai_responses",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
             Self::Native => "native",
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// An answer to a conversation.
+    #[default]
+    Chat,
+    /// Vectors of texts.
+    Embed,
+    /// How many tokens a conversation has.
+    CountTokens,
+}
+
+impl Operation {
+    /// The name used in the ledger, messages and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Embed => "embed",
+            Self::CountTokens => "count_tokens",
         }
     }
 }
@@ -61,6 +108,7 @@ impl fmt::Debug for Payload {
 /// The few facts about a request that stages decide by, read once from its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestView {
+    pub operation: Operation,
     /// The public model name that the client asked for.
     pub model: String,
     /// Whether the answer is to be streamed.

@@ -112,6 +112,12 @@ error_codes! {
     ProviderAuth = "provider_auth", 502, FailedPrecondition, retry: true;
     /// The provider refused the request as such; its text is passed on.
     ProviderRefused = "provider_refused", 400, InvalidArgument, retry: false;
+    /// The prompt is longer than the model takes.
+    ContextLength = "context_length_exceeded", 400, InvalidArgument, retry: true;
+    /// The provider's own rules on content refuse the prompt.
+    ContentPolicy = "content_policy", 400, InvalidArgument, retry: false;
+    /// The request asks for something that the provider's dialect cannot say.
+    Unsupported = "unsupported", 400, InvalidArgument, retry: true;
     /// The answer broke off, or was not what the provider's dialect allows.
     ProviderBroken = "provider_broken", 502, Unavailable, retry: true;
     /// A mistake of ours.

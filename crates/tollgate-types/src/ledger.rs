@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, Caller, Dialect, ErrorCode, Millis, RequestId, Target, Usage, UsageSource};
+use crate::{AttemptId, Caller, Dialect, ErrorCode, Millis, Operation, RequestId, Target, Usage, UsageSource};
 
 /// What both events of an attempt say about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Attempt {
     pub model: String,
     pub caller: Caller,
     pub dialect: Dialect,
+    #[serde(default)]
+    pub operation: Operation,
     pub stream: bool,
     pub started_at: Millis,
     /// After this an attempt that has not settled is an orphan.

@@ -5,6 +5,7 @@
 
 pub mod caller;
 pub mod chat;
+pub mod embed;
 pub mod envelope;
 pub mod error;
 pub mod id;
@@ -14,7 +15,7 @@ pub mod time;
 pub mod usage;
 
 pub use caller::Caller;
-pub use envelope::{Dialect, Envelope, Failure, Payload, RequestView, Screen, Target};
+pub use envelope::{Dialect, Envelope, Failure, Operation, Payload, RequestView, Screen, Target};
 pub use error::ErrorCode;
 pub use id::{AttemptId, KeyId, RequestId};
 pub use money::Usd;

@@ -10,10 +10,20 @@ pub struct Usage {
     pub input_tokens: u64,
     /// The part of `input_tokens` that the provider read from its cache.
     pub cached_input_tokens: u64,
+    /// The part of `input_tokens` that the provider wrote to its cache.
+    pub cache_write_input_tokens: u64,
+    /// The part of `cache_write_input_tokens` that is kept for an hour, which costs more than five minutes.
+    pub cache_write_1h_input_tokens: u64,
+    /// The part of `input_tokens` that was sound.
+    pub audio_input_tokens: u64,
     /// All tokens of the answer, reasoning included.
     pub output_tokens: u64,
     /// The part of `output_tokens` that was reasoning.
     pub reasoning_tokens: u64,
+    /// The part of `output_tokens` that was sound.
+    pub audio_output_tokens: u64,
+    /// Searches of the web that the provider made for the answer; billed by number.
+    pub web_searches: u64,
 }
 
 /// Where a usage comes from. A reader of the ledger must be able to tell a bill from a guess.

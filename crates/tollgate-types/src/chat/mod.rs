@@ -2,11 +2,21 @@
 //!
 //! As JSON it is also the native dialect, in which the gRPC door hands requests to the stages. It has no `Debug`: it is
 //! made of prompts and answers.
+//!
+//! A conversation has one canonical form, which every reader makes and every writer may rely on: results of tools are in
+//! turns of [`Role::Tool`] that hold nothing else, calls and reasoning are parts of the assistant's turn in the order in
+//! which they were made, and no other turn holds them.
+
+mod answer;
+mod part;
+mod reasoning;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Usage;
+pub use answer::{ChatEvent, Citation, FinishReason, Span, SpanUnit, TokenLogprob};
+pub use part::{Cache, Media, Part};
+pub use reasoning::{Effort, Reasoning};
 
 /// A chat request.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -22,18 +32,35 @@ pub struct ChatRequest {
     pub parallel_tool_calls: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat>,
+    /// Tokens of the answer, reasoning included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning_effort: Option<String>,
+    pub reasoning: Option<Reasoning>,
+    /// Log-probabilities of the answer's tokens, each with this many alternatives; 0 for the chosen token alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+    /// The caller's own opaque id of its end user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Fields of the client's dialect that ask for something this model cannot say. They reach a provider of the same
+    /// dialect as they are, and no other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beyond: Vec<String>,
     pub stream: bool,
 }
 
@@ -42,9 +69,11 @@ pub struct ChatRequest {
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     System,
+    /// Instructions of the application, as newer OpenAI models call them; a system turn to everybody else.
     Developer,
     User,
     Assistant,
+    /// Holds [`Part::ToolResult`]s and nothing else.
     Tool,
 }
 
@@ -69,64 +98,37 @@ pub struct Message {
     pub role: Role,
     #[serde(default)]
     pub content: Vec<Part>,
-    /// Calls that an assistant's turn makes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-    /// In a tool's turn, the call that it answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool_call_id: Option<String>,
+    /// Tells participants of the same role apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// A piece of a turn's content.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Part {
-    Text {
-        text: String,
-    },
-    /// `url` is `https:` or `data:`.
-    Image {
-        url: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        detail: Option<String>,
-    },
-    /// `data` is base64; `format` as the provider names it, `wav` or `mp3`.
-    Audio {
-        data: String,
-        format: String,
-    },
-    /// `data` is a `data:` URL.
-    File {
-        data: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        filename: Option<String>,
-    },
+impl Message {
+    /// A turn without a name.
+    #[must_use]
+    pub const fn new(role: Role, content: Vec<Part>) -> Self {
+        Self {
+            role,
+            content,
+            name: None,
+        }
+    }
 }
 
 /// A function that the model may call.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// JSON schema of the arguments.
+    /// JSON schema of the arguments; empty when it takes none.
     #[serde(default)]
     pub parameters: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-}
-
-/// A call that the model made.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolCall {
-    pub id: String,
-    pub name: String,
-    /// JSON text, as the model wrote it.
-    pub arguments: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 /// Whether and what the model must call.
@@ -147,54 +149,10 @@ pub enum ResponseFormat {
     JsonObject,
     JsonSchema {
         name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
         schema: Map<String, Value>,
-        strict: bool,
-    },
-}
-
-/// Why the model stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    Stop,
-    Length,
-    ToolCalls,
-    ContentFilter,
-}
-
-/// A piece of an answer, in the order in which it is made. A whole answer is the same pieces at once.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ChatEvent {
-    /// The answer begins; `model` is the one that the provider says it used.
-    Start {
-        id: String,
-        model: String,
-    },
-    Text {
-        text: String,
-    },
-    Refusal {
-        text: String,
-    },
-    /// Reasoning that the provider shows.
-    Reasoning {
-        text: String,
-    },
-    /// The first piece of a call has `id` and `name`, later ones only more `arguments`.
-    ToolCall {
-        index: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        name: Option<String>,
-        #[serde(default)]
-        arguments: String,
-    },
-    Finish {
-        reason: FinishReason,
-    },
-    Usage {
-        usage: Usage,
+        strict: Option<bool>,
     },
 }

@@ -1,0 +1,3 @@
+//! Amazon Bedrock's Converse and ConverseStream, as its API reference describes them.
+
+pub mod provider;

@@ -1,0 +1,5 @@
+//! Google's generateContent, as the API references of Gemini and Vertex AI describe it.
+
+pub mod client;
+pub(crate) mod frames;
+pub mod provider;

@@ -1,0 +1,195 @@
+//! From a client's bytes to the call that a provider gets.
+
+use bytes::Bytes;
+use tollgate_types::{Dialect, Operation, RequestView, chat::ChatRequest};
+
+use crate::{
+    Invalid, ProviderError, Refused,
+    answer::{Answer, Output},
+    anthropic, bedrock, gemini, native, openai, responses,
+    side::{Losses, OnUnsupported, Quirks, Reader, Target, Writer},
+};
+
+/// What is to be sent.
+pub struct Order<'a> {
+    /// What the client speaks, and what the provider does.
+    pub client: Dialect,
+    pub provider: Dialect,
+    pub view: &'a RequestView,
+    /// The client's own bytes.
+    pub body: &'a [u8],
+    /// The provider's own name of the model.
+    pub model: &'a str,
+    pub quirks: Quirks,
+    pub unsupported: OnUnsupported,
+}
+
+/// What a provider is sent, and how its answer is read.
+pub struct Call {
+    /// Below the provider's base URL, without a slash before it.
+    pub path: String,
+    pub body: Bytes,
+    pub framing: Framing,
+    pub answer: Answer,
+    /// What was asked for and left out, by name.
+    pub dropped: Vec<String>,
+}
+
+/// How an answer's events are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One JSON body.
+    Whole,
+    /// Server-sent events.
+    Sse,
+    /// AWS's binary event stream.
+    EventStream,
+}
+
+/// Reads what stages need to know from a client's bytes. Of Gemini's requests the model and the wish for a stream are in
+/// the path; `path` says them.
+pub fn view(
+    dialect: Dialect,
+    operation: Operation,
+    path: Option<(&str, bool)>,
+    body: &[u8],
+) -> Result<RequestView, Invalid> {
+    let view = match (dialect, operation) {
+        (Dialect::OpenaiChat, Operation::Embed) => openai::embed::view(body),
+        (Dialect::OpenaiChat, _) => openai::view(body),
+        (Dialect::OpenaiResponses, _) => responses::client::view(body),
+        (Dialect::Anthropic, _) => anthropic::client::view(body),
+        (Dialect::Gemini, _) => {
+            let (model, stream) = path.ok_or_else(|| Invalid::new("the path names no model"))?;
+            gemini::client::view(body, model, stream)
+        }
+        (Dialect::Native, Operation::Embed) => native::view_embed(body),
+        (Dialect::Native, _) => native::view(body),
+        (Dialect::Bedrock, _) => Err(Invalid::new("no door speaks Bedrock's dialect")),
+    }?;
+    Ok(RequestView { operation, ..view })
+}
+
+/// Writes the call for a chat.
+pub fn translate(order: &Order<'_>) -> Result<Call, Refused> {
+    let stream = order.view.stream;
+    let path = match order.provider {
+        Dialect::OpenaiChat => "chat/completions".to_owned(),
+        Dialect::OpenaiResponses => "responses".to_owned(),
+        Dialect::Anthropic => "messages".to_owned(),
+        Dialect::Gemini => gemini::provider::path(order.model, stream),
+        Dialect::Bedrock => bedrock::provider::path(order.model, stream),
+        Dialect::Native => String::new(),
+    };
+    let framing = match (stream, order.provider) {
+        (false, _) => Framing::Whole,
+        (true, Dialect::Bedrock) => Framing::EventStream,
+        (true, _) => Framing::Sse,
+    };
+    let mut losses = Losses::new(order.unsupported);
+    let (body, answer) = if order.client == order.provider {
+        pass_on(order)?
+    } else {
+        let request = read(order.client, order.body, order.view)?;
+        let target = Target {
+            model: order.model,
+            quirks: order.quirks,
+        };
+        let (body, reader) = write(order.provider, &request, &target, &mut losses)?;
+        let writer = writer(order.client, &request, order.view);
+        (body, Answer::new(reader, Output::Written(writer)))
+    };
+    Ok(Call {
+        path,
+        body,
+        framing,
+        answer,
+        dropped: losses.dropped,
+    })
+}
+
+/// What the body of a provider's error says.
+#[must_use]
+pub fn provider_error(provider: Dialect, body: &[u8]) -> ProviderError {
+    match provider {
+        Dialect::OpenaiChat | Dialect::Native => openai::provider::error(body),
+        Dialect::OpenaiResponses => responses::provider::error(body),
+        Dialect::Anthropic => anthropic::provider::error(body),
+        Dialect::Gemini => gemini::provider::error(body),
+        Dialect::Bedrock => bedrock::provider::error(body),
+    }
+}
+
+fn read(client: Dialect, body: &[u8], view: &RequestView) -> Result<ChatRequest, Invalid> {
+    match client {
+        Dialect::OpenaiChat => openai::client::read(body),
+        Dialect::OpenaiResponses => responses::client::read(body),
+        Dialect::Anthropic => anthropic::client::read(body),
+        Dialect::Gemini => gemini::client::read(body, view),
+        Dialect::Native => native::read(body),
+        Dialect::Bedrock => Err(Invalid::new("no door speaks Bedrock's dialect")),
+    }
+}
+
+fn writer(client: Dialect, request: &ChatRequest, view: &RequestView) -> Box<dyn Writer> {
+    match client {
+        Dialect::OpenaiChat => openai::client::writer(request, view),
+        Dialect::OpenaiResponses => responses::client::writer(request),
+        Dialect::Anthropic => anthropic::client::writer(request),
+        Dialect::Gemini => gemini::client::writer(request),
+        Dialect::Native | Dialect::Bedrock => native::writer(),
+    }
+}
+
+fn write(
+    provider: Dialect,
+    request: &ChatRequest,
+    target: &Target<'_>,
+    losses: &mut Losses,
+) -> Result<(Bytes, Box<dyn Reader>), Refused> {
+    for feature in &request.beyond {
+        losses.cannot(feature)?;
+    }
+    match provider {
+        Dialect::OpenaiChat => openai::provider::write(request, target, losses),
+        Dialect::OpenaiResponses => responses::provider::write(request, target, losses),
+        Dialect::Anthropic => anthropic::provider::write(request, target, losses),
+        Dialect::Gemini => gemini::provider::write(request, target, losses),
+        Dialect::Bedrock => bedrock::provider::write(request, target, losses),
+        Dialect::Native => Err(Refused::Unsupported("the native dialect".to_owned())),
+    }
+}
+
+/// The same request for the provider's model, and a reader of its answer: client and provider speak the same dialect.
+fn pass_on(order: &Order<'_>) -> Result<(Bytes, Answer), Refused> {
+    let Order { body, model, view, .. } = *order;
+    let (body, reader, filter): (_, Box<dyn Reader>, _) = match order.provider {
+        Dialect::OpenaiChat => {
+            let filter = Some(if view.include_usage {
+                openai::pass
+            } else {
+                openai::pass_without_usage
+            } as _);
+            (
+                openai::readdress(body, model, order.quirks)?,
+                openai::provider::reader(),
+                filter,
+            )
+        }
+        Dialect::OpenaiResponses => (
+            responses::provider::readdress(body, model)?,
+            responses::provider::reader(),
+            None,
+        ),
+        Dialect::Anthropic => (
+            anthropic::provider::readdress(body, model)?,
+            anthropic::provider::reader(),
+            None,
+        ),
+        Dialect::Gemini => (Bytes::copy_from_slice(body), gemini::provider::reader(), None),
+        Dialect::Bedrock | Dialect::Native => {
+            return Err(Refused::Unsupported("this dialect".to_owned()));
+        }
+    };
+    Ok((body, Answer::new(reader, Output::Same(filter))))
+}
