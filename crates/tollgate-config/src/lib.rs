@@ -9,6 +9,7 @@ mod environment;
 mod keyring;
 mod load;
 mod mistake;
+mod preset;
 mod read;
 pub mod schema;
 mod secret;
@@ -19,6 +20,7 @@ mod yaml;
 pub use keyring::{AuthError, Entry, Keyring, generate_key, hash_key};
 pub use load::{LoadError, load, parse};
 pub use mistake::{Mistake, Mistakes};
+pub use preset::presets;
 pub use schema::Config;
 pub use secret::{SecretError, SecretRef};
 

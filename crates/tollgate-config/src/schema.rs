@@ -6,6 +6,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tollgate_types::{
+    Dialect,
+    provider::{OnUnsupported, Quirks},
+};
 
 use crate::SecretRef;
 
@@ -50,6 +54,12 @@ pub struct Ingress {
     pub max_in_flight: usize,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Most objects and arrays inside one another in a request body.
+    pub max_depth: usize,
+    /// Most headers of a request.
+    pub max_headers: usize,
+    /// Most bytes in the headers of a request.
+    pub max_header_bytes: usize,
     /// Bytes of request bodies held at once over all requests.
     pub max_buffered_bytes: usize,
     /// How long a request may take in all.
@@ -102,14 +112,19 @@ pub struct ModelTarget {
     pub model: String,
 }
 
-/// An entry of `providers`. Only the provider's own worker reads `api_key`.
+/// An entry of `providers`. Only the provider's own worker reads its secrets.
 #[derive(Debug, Clone)]
 pub struct Provider {
     pub name: String,
-    pub dialect: ProviderDialect,
+    /// Never [`Dialect::Native`].
+    pub dialect: Dialect,
     /// `https://host/v1`; plain `http` is accepted for loopback and private hosts only.
     pub base_url: String,
-    pub api_key: Option<SecretRef>,
+    pub auth: Auth,
+    pub quirks: Quirks,
+    pub unsupported: OnUnsupported,
+    /// Azure: deployments are named in the path, with this version of the API.
+    pub api_version: Option<String>,
     /// Calls under way at once in each worker process.
     pub concurrency: usize,
     /// How long to wait for the provider's answer to begin.
@@ -118,11 +133,43 @@ pub struct Provider {
     pub idle_timeout: Duration,
 }
 
-/// The wire format of a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderDialect {
-    /// `openai`: Chat Completions, also spoken by vLLM, Ollama, llama.cpp and many others.
-    Openai,
+/// How a provider is shown who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// `Authorization: Bearer <key>`.
+    Bearer(SecretRef),
+    /// The key in a header of its own, such as `x-api-key`.
+    Header { name: String, key: SecretRef },
+    /// AWS Signature Version 4.
+    Aws(AwsCredentials),
+    /// A token of Google's OAuth: for the service account whose JSON key this is, or for the machine's own account.
+    Google(Option<SecretRef>),
+}
+
+impl Auth {
+    /// The secrets that a worker reads for it.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::None | Self::Google(None) => Vec::new(),
+            Self::Bearer(key) | Self::Header { key, .. } | Self::Google(Some(key)) => vec![key],
+            Self::Aws(aws) => {
+                let keys = [&aws.access_key_id, &aws.secret_access_key].into_iter();
+                keys.chain(&aws.session_token).collect()
+            }
+        }
+    }
+}
+
+/// With what calls to AWS are signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsCredentials {
+    pub region: String,
+    pub access_key_id: SecretRef,
+    pub secret_access_key: SecretRef,
+    pub session_token: Option<SecretRef>,
 }
 
 /// `guardrail`: the checks, by policy.

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tollgate_types::{Dialect, provider::OnUnsupported};
 
 use crate::{
     SecretRef,
     mistake::{quoted, suggestion},
-    schema::{LogFormat, Mask, Permission, ProviderDialect},
+    schema::{LogFormat, Mask, Permission},
 };
 
 pub(crate) const KIB: usize = 1024;
@@ -198,8 +199,94 @@ pub(crate) fn mask(text: &str) -> Result<Mask, String> {
     one_of(text, &[("email", Mask::Email), ("card", Mask::Card)])
 }
 
-pub(crate) fn dialect(text: &str) -> Result<ProviderDialect, String> {
-    one_of(text, &[("openai", ProviderDialect::Openai)])
+pub(crate) fn dialect(text: &str) -> Result<Dialect, String> {
+    one_of(
+        text,
+        &[
+            ("openai", Dialect::OpenaiChat),
+            ("openai_responses", Dialect::OpenaiResponses),
+            ("anthropic", Dialect::Anthropic),
+            ("gemini", Dialect::Gemini),
+            ("bedrock", Dialect::Bedrock),
+        ],
+    )
+}
+
+pub(crate) fn unsupported(text: &str) -> Result<OnUnsupported, String> {
+    one_of(
+        text,
+        &[("refuse", OnUnsupported::Refuse), ("drop", OnUnsupported::Drop)],
+    )
+}
+
+/// A part of a host name: a region, a project, an Azure resource.
+pub(crate) fn label(text: &str) -> Result<String, &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(plain) {
+        return Err("expected letters, digits and - only, at most 63");
+    }
+    Ok(text.to_owned())
+}
+
+/// A version of Azure's API: `2024-10-21`, `preview`.
+pub(crate) fn api_version(text: &str) -> Result<String, &'static str> {
+    label(text)
+}
+
+/// How a key is sent, before it is known whether there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AuthKind {
+    Bearer,
+    Header(String),
+    Aws,
+    Google,
+}
+
+/// A field of [`tollgate_types::provider::Quirks`] by its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Quirk {
+    MaxTokens,
+    NoDeveloper,
+    NoJsonSchema,
+    NoStreamOptions,
+}
+
+pub(crate) fn quirk(text: &str) -> Result<Quirk, String> {
+    one_of(
+        text,
+        &[
+            ("max_tokens", Quirk::MaxTokens),
+            ("no_developer", Quirk::NoDeveloper),
+            ("no_json_schema", Quirk::NoJsonSchema),
+            ("no_stream_options", Quirk::NoStreamOptions),
+        ],
+    )
+}
+
+pub(crate) fn auth(text: &str) -> Result<AuthKind, String> {
+    if let Some(name) = text.strip_prefix("header:") {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            return Err("expected header: and the header's name in lower case, such as header:x-api-key".to_owned());
+        }
+        return Ok(AuthKind::Header(name.to_owned()));
+    }
+    #[derive(Clone, Copy)]
+    enum Plain {
+        Bearer,
+        Aws,
+        Google,
+    }
+    let choices = [
+        ("bearer", Plain::Bearer),
+        ("aws", Plain::Aws),
+        ("google", Plain::Google),
+    ];
+    Ok(match one_of(text, &choices)? {
+        Plain::Bearer => AuthKind::Bearer,
+        Plain::Aws => AuthKind::Aws,
+        Plain::Google => AuthKind::Google,
+    })
 }
 
 #[cfg(test)]

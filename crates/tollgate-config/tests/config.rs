@@ -7,8 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tollgate_config::{
     Config, DEFAULTS, SecretRef, parse,
-    schema::{Mask, ModelTarget, Permission, ProviderDialect},
+    schema::{Auth, Mask, ModelTarget, Permission},
 };
+use tollgate_types::Dialect;
 
 fn read(text: &str) -> Config {
     parse(text, "tollgate.yaml").unwrap_or_else(|mistakes| panic!("{mistakes}"))
@@ -78,10 +79,11 @@ fn documented_examples_are_valid() {
     };
     assert_eq!(config.models[0].targets[1], target);
     assert_eq!(
-        config.providers[0].api_key,
-        Some(SecretRef::Env("OPENAI_API_KEY".to_owned()))
+        config.providers[0].auth,
+        Auth::Bearer(SecretRef::Env("OPENAI_API_KEY".to_owned()))
     );
-    assert_eq!(config.providers[1].api_key, None);
+    assert_eq!(config.providers[1].auth, Auth::None);
+    assert_eq!(config.providers[1].base_url, "http://127.0.0.1:11434/v1");
     let names: Vec<_> = config
         .guardrail
         .policies
@@ -138,7 +140,7 @@ telemetry: {'?': 1}
 fn a_small_file_and_nothing_else() {
     let config = read(SMALL);
     let provider = &config.providers[0];
-    assert_eq!((provider.dialect, provider.concurrency), (ProviderDialect::Openai, 64));
+    assert_eq!((provider.dialect, provider.concurrency), (Dialect::OpenaiChat, 64));
     assert_eq!(provider.first_byte_timeout, Duration::from_secs(300));
     assert_eq!(provider.idle_timeout, Duration::from_secs(120));
     assert_eq!(config.keys[0].policy, "default");
@@ -255,7 +257,7 @@ fn all_mistakes_are_reported_with_their_places() {
         "28:9: models[2].name: expected a model name of 1 to 128 ASCII characters without spaces, * and >",
         "31:13: providers[0].base_url: plain http would send the key readably over the internet, expected https",
         "32:12: providers[0].api_key: expected env:NAME or file:/path, a secret itself must not be in this file",
-        "33:12: providers[0].dialect: expected openai, found \"open-ai\"; did you mean \"openai\"?",
+        "33:12: providers[0].dialect: expected openai or openai_responses or anthropic or gemini or bedrock, found \"open-ai\"; did you mean \"openai\"?",
         "35:13: providers[1].base_url: a URL here must not hold a query (?) or fragment (#)",
         "36:16: providers[1].concurrency: expected a whole number from 1 to 65536",
         "40:21: guardrail.policies[0].prompt.mask[0]: expected email or card, found \"emial\"; did you mean \"email\"?",
@@ -431,4 +433,69 @@ proptest! {
             }
         }
     }
+}
+
+fn provider(entry: &str) -> Result<tollgate_config::schema::Provider, String> {
+    let text = format!("providers:\n  - {{name: p, {entry}}}\n");
+    match tollgate_config::parse(&text, "t.yaml") {
+        Ok(mut config) => Ok(config.providers.remove(0)),
+        Err(mistakes) => Err(mistakes.to_string()),
+    }
+}
+
+#[test]
+fn a_preset_stands_for_what_it_says_and_is_overridden() {
+    let mistral = provider("preset: mistral, api_key: env:K").unwrap();
+    assert_eq!(mistral.base_url, "https://api.mistral.ai/v1");
+    assert!(mistral.quirks.max_tokens && mistral.quirks.no_stream_options);
+    let own = provider("preset: mistral, base_url: 'https://h/v1', quirks: [no_developer]").unwrap();
+    assert_eq!(own.base_url, "https://h/v1");
+    assert!(!own.quirks.max_tokens && own.quirks.no_developer);
+    let vertex = provider("preset: vertex, region: europe-west4, project: p-1, api_key: 'file:/k.json'").unwrap();
+    assert_eq!(
+        vertex.base_url,
+        "https://europe-west4-aiplatform.googleapis.com/v1/projects/p-1/locations/europe-west4/publishers/google"
+    );
+    assert_eq!(vertex.dialect, Dialect::Gemini);
+    assert!(matches!(vertex.auth, Auth::Google(Some(_))));
+}
+
+#[test]
+fn each_dialect_has_its_usual_way_to_send_a_key() {
+    let auth = |entry: &str| provider(&format!("{entry}, api_key: env:K")).unwrap().auth;
+    let header = |name: &str| Auth::Header {
+        name: name.to_owned(),
+        key: SecretRef::Env("K".to_owned()),
+    };
+    assert_eq!(auth("preset: anthropic"), header("x-api-key"));
+    assert_eq!(auth("preset: gemini"), header("x-goog-api-key"));
+    assert_eq!(auth("preset: azure, resource: r"), header("api-key"));
+    assert_eq!(
+        auth("preset: bedrock, region: us-east-1"),
+        Auth::Bearer(SecretRef::Env("K".to_owned()))
+    );
+    let signed = provider("preset: bedrock, region: us-east-1").unwrap();
+    assert!(matches!(signed.auth, Auth::Aws(aws) if aws.region == "us-east-1"));
+}
+
+#[test]
+fn what_a_preset_lacks_is_said() {
+    let told = |entry: &str, expected: &str| {
+        let said = provider(entry).unwrap_err();
+        assert!(said.contains(expected), "{entry}: {said}");
+    };
+    told("preset: vertex, region: x", "this preset needs project");
+    told("preset: azure", "this preset needs resource");
+    told("preset: bedrock", "this preset needs region");
+    told(
+        "dialect: bedrock, base_url: 'https://h'",
+        "calls to AWS are signed for a region",
+    );
+    told("preset: nobody", "no preset has this name");
+    told("preset: azure, resource: 'a/../b'", "letters, digits and -");
+    told(
+        "base_url: 'https://h/v1', auth: 'header:X Y'",
+        "the header's name in lower case",
+    );
+    told("base_url: 'https://h/v1', quirks: [no_such]", "expected max_tokens or");
 }

@@ -26,7 +26,17 @@ pub(crate) enum Output {
     /// Client and provider speak the same dialect: bytes go through, but for what the filter takes out of streams.
     Same(Option<Filter>),
     Written(Box<dyn Writer>),
+    Plain(ReadPlain),
 }
+
+/// An answer that is no conversation, read at once.
+pub(crate) struct Plain {
+    pub(crate) frame: Bytes,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) model: Option<String>,
+}
+
+type ReadPlain = Box<dyn Fn(&[u8]) -> Result<Plain, BadAnswer> + Send>;
 
 /// Follows an answer and makes the client's frames of it.
 pub struct Answer {
@@ -48,6 +58,11 @@ impl Answer {
         }
     }
 
+    /// Of a call whose answer is not streamed and no conversation.
+    pub(crate) fn plain(read: ReadPlain) -> Self {
+        Self::new(Box::new(Nothing), Output::Plain(read))
+    }
+
     /// The client's frames for the data of one event.
     pub fn event(&mut self, data: &[u8]) -> Result<Vec<Bytes>, BadAnswer> {
         let events = self.reader.event(data)?;
@@ -61,6 +76,7 @@ impl Answer {
                     frames.extend(writer.event(event)?);
                 }
             }
+            Output::Plain(_) => return Err(BadAnswer::Misplaced("a stream")),
         }
         if self.reader.is_done() {
             frames.extend(self.end()?);
@@ -70,11 +86,20 @@ impl Answer {
 
     /// The single frame for an answer that is not streamed.
     pub fn whole(&mut self, body: &[u8]) -> Result<Bytes, BadAnswer> {
+        if let Output::Plain(read) = &self.output {
+            let Plain { frame, usage, model } = read(body)?;
+            self.summary = Summary {
+                usage,
+                served_model: model,
+                complete: true,
+            };
+            return Ok(frame);
+        }
         let events = self.reader.whole(body)?;
         events.iter().for_each(|event| self.note(event));
         self.summary.complete = true;
         match &mut self.output {
-            Output::Same(_) => Ok(Bytes::copy_from_slice(body)),
+            Output::Same(_) | Output::Plain(_) => Ok(Bytes::copy_from_slice(body)),
             Output::Written(writer) => writer.whole(events),
         }
     }
@@ -97,7 +122,7 @@ impl Answer {
         }
         self.summary.complete = true;
         match &mut self.output {
-            Output::Same(_) => Ok(Vec::new()),
+            Output::Same(_) | Output::Plain(_) => Ok(Vec::new()),
             Output::Written(writer) => writer.end(),
         }
     }
@@ -137,5 +162,26 @@ impl Answer {
             | ChatEvent::Media { .. }
             | ChatEvent::Finish { .. } => {}
         }
+    }
+}
+
+/// Reads no conversation.
+struct Nothing;
+
+impl Reader for Nothing {
+    fn event(&mut self, _: &[u8]) -> Result<Vec<ChatEvent>, BadAnswer> {
+        Err(BadAnswer::Misplaced("a stream"))
+    }
+
+    fn whole(&mut self, _: &[u8]) -> Result<Vec<ChatEvent>, BadAnswer> {
+        Err(BadAnswer::Misplaced("a conversation"))
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    fn is_complete(&self) -> bool {
+        false
     }
 }

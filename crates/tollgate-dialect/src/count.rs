@@ -10,6 +10,17 @@ const PIECE: usize = 16 << 10;
 const PER_MESSAGE: u64 = 4;
 const PER_REQUEST: u64 = 3;
 
+/// The fields that a prompt is in, over all dialects.
+const PROMPT: [&str; 7] = [
+    "messages",
+    "contents",
+    "input",
+    "system",
+    "instructions",
+    "systemInstruction",
+    "tools",
+];
+
 /// Tokens of a text that arrives in parts.
 #[derive(Default)]
 pub struct Tally {
@@ -40,16 +51,21 @@ impl Tally {
     }
 }
 
-/// Tokens of a request's prompt. Zero for what is not a request; images and files are not counted.
+/// Tokens of a request's prompt, in any dialect. Zero for what is not a request; images and files are not counted.
 #[must_use]
 pub fn prompt_tokens(body: &[u8]) -> u64 {
-    let Ok(mut body) = serde_json::from_slice::<Value>(body) else {
+    let Ok(Value::Object(mut body)) = serde_json::from_slice::<Value>(body) else {
         return 0;
     };
-    let messages = body.get("messages").and_then(Value::as_array).map_or(0, Vec::len) as u64;
-    let mut total = PER_REQUEST + PER_MESSAGE * messages;
-    if let Some(messages) = body.get_mut("messages") {
-        text::visit(messages, &mut |text| total += tokens(text));
+    let turns = ["messages", "contents", "input"]
+        .iter()
+        .filter_map(|name| body.get(*name));
+    let turns: usize = turns.map(|turns| turns.as_array().map_or(1, Vec::len)).sum();
+    let mut total = PER_REQUEST + PER_MESSAGE * turns as u64;
+    for name in PROMPT {
+        if let Some(part) = body.get_mut(name) {
+            text::visit(part, &mut |text| total += tokens(text));
+        }
     }
     total
 }

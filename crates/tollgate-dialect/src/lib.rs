@@ -9,7 +9,10 @@
 
 mod answer;
 mod count;
+mod count_tokens;
+mod embed;
 mod error;
+mod events;
 mod names;
 mod native;
 pub mod openai;
@@ -28,5 +31,6 @@ pub mod responses;
 pub use answer::{Answer, Summary};
 pub use count::{Tally, prompt_tokens};
 pub use error::{BadAnswer, Invalid, ProviderError, Refused};
-pub use side::{OnUnsupported, Quirks};
-pub use translate::{Call, Framing, Order, provider_error, translate, view};
+pub use events::{Events, Framing};
+pub use scan::is_deeper;
+pub use translate::{Call, Order, Prepared, path_segment, provider_error, translate, view};

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use tollgate_types::{
     Operation, RequestView,
     chat::{ChatEvent, ChatRequest},
-    embed::EmbedRequest,
+    embed::{EmbedRequest, EmbedResponse},
 };
 
 use crate::{
     BadAnswer, Invalid,
     scan::first_look,
     side::Writer,
-    text::{Slot, SlotKind},
+    text::{self, Slot, SlotKind},
 };
 
 fn not_a_request(error: &serde_json::Error) -> Invalid {
@@ -58,6 +58,16 @@ pub(crate) fn writer() -> Box<dyn Writer> {
     Box::new(Events)
 }
 
+/// Vectors as they are.
+pub(crate) fn write_embed(answer: &EmbedResponse) -> Bytes {
+    serde_json::to_vec(answer).unwrap_or_default().into()
+}
+
+/// A count as an object.
+pub(crate) fn write_count(tokens: u64) -> Bytes {
+    json!({ "input_tokens": tokens }).to_string().into()
+}
+
 struct Events;
 
 impl Writer for Events {
@@ -86,6 +96,13 @@ pub(crate) fn visit(frame: &mut Value, check: &mut dyn FnMut(Slot, &mut String))
             let index = frame.get("index").and_then(Value::as_u64).unwrap_or_default();
             ("arguments", SlotKind::Arguments(index))
         }
+        "citation" => {
+            let slot = Slot {
+                choice: 0,
+                kind: SlotKind::Whole,
+            };
+            return text::visit(frame, &mut |text| check(slot.clone(), text));
+        }
         _ => return,
     };
     if let Some(Value::String(text)) = frame.get_mut(field) {
@@ -106,5 +123,6 @@ pub(crate) fn with(slot: &Slot, text: String) -> Value {
     match &slot.kind {
         SlotKind::Text(kind) => json!({ "type": kind, "text": text }),
         SlotKind::Arguments(index) => json!({ "type": "tool_call", "index": index, "arguments": text }),
+        SlotKind::Whole => Value::Null,
     }
 }

@@ -59,6 +59,29 @@ pub(crate) fn typed<'a, T: Deserialize<'a>>(
         .map_err(|_| Invalid::at(param, format!("`{param}` must be {must_be}")))
 }
 
+/// Whether JSON has more than `most` objects and arrays inside one another. Of what is no JSON nothing is said.
+#[must_use]
+pub fn is_deeper(body: &[u8], most: usize) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
 struct Node<'a>(&'a mut Scan);
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -134,6 +157,12 @@ mod tests {
         assert!(scan(br#"{"a":1,"a":2}"#).is_err());
         assert!(scan(br#"{"m":[{"content":"x","content":"y"}]}"#).is_err());
         assert!(scan(b"{\"content\":1,\"cont\\u0065nt\":2}").is_err());
+    }
+
+    #[test]
+    fn depth_is_of_structure_and_not_of_text() {
+        assert!(!is_deeper(br#"{"a":[{"b":"[[[[\"[[["}],"c":[]}"#, 3));
+        assert!(is_deeper(br#"{"a":[{"b":[]}]}"#, 3));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The two sides of a dialect, as the translation sees them.
 
 use bytes::Bytes;
+pub use tollgate_types::provider::{OnUnsupported, Quirks};
 use tollgate_types::{Usage, chat::ChatEvent};
 
 use crate::{BadAnswer, Refused};
@@ -45,29 +46,6 @@ pub(crate) struct Target<'a> {
     /// The provider's own name of the model.
     pub(crate) model: &'a str,
     pub(crate) quirks: Quirks,
-}
-
-/// How a server of OpenAI's dialect differs from OpenAI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Quirks {
-    /// Knows `max_tokens` and not `max_completion_tokens`.
-    pub max_tokens: bool,
-    /// Knows no `developer` role.
-    pub no_developer: bool,
-    /// Knows no `json_schema` response format.
-    pub no_json_schema: bool,
-    /// Knows no `stream_options`; its stream brings the usage unasked, or not at all.
-    pub no_stream_options: bool,
-}
-
-/// What to do when a provider's dialect cannot say something that the request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnUnsupported {
-    /// Refuse the request, so that another target may be tried.
-    #[default]
-    Refuse,
-    /// Leave it out.
-    Drop,
 }
 
 /// Keeps account of what a provider cannot be asked for.

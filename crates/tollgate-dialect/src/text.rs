@@ -73,6 +73,23 @@ fn visit_free(value: &mut Value, check: &mut dyn FnMut(&mut String)) {
     }
 }
 
+/// Takes out what tells the text once more where no check can follow it: token by token.
+pub fn withhold_tokens(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(withhold_tokens),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match name.as_str() {
+                    "logprobs" if field.is_array() => *field = Value::Array(Vec::new()),
+                    "logprobs" | "logprobsResult" if field.is_object() => *field = Value::Null,
+                    _ => withhold_tokens(field),
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// JSON inside a string: its own texts are checked without their escapes, and it is written anew only when one changed.
 pub fn visit_nested(json: &mut String, check: &mut dyn FnMut(&mut String)) {
     let Ok(mut inner @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(json) else {
@@ -104,6 +121,8 @@ pub enum SlotKind {
     Text(String),
     /// Arguments of the tool call with this index: JSON text.
     Arguments(u64),
+    /// A text that is complete in itself: what a closing event repeats, what is not streamed in pieces.
+    Whole,
 }
 
 /// Shows each piece of text in one frame of a stream to `check`, with the slot that it continues. A text that a frame

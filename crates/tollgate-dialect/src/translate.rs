@@ -1,13 +1,21 @@
 //! From a client's bytes to the call that a provider gets.
 
 use bytes::Bytes;
-use tollgate_types::{Dialect, Operation, RequestView, chat::ChatRequest};
+use tollgate_types::{
+    Dialect, Operation, RequestView,
+    chat::ChatRequest,
+    provider::{OnUnsupported, Quirks},
+};
 
 use crate::{
     Invalid, ProviderError, Refused,
     answer::{Answer, Output},
-    anthropic, bedrock, gemini, native, openai, responses,
-    side::{Losses, OnUnsupported, Quirks, Reader, Target, Writer},
+    anthropic, bedrock,
+    count_tokens::{self, Counting},
+    embed,
+    events::Framing,
+    gemini, native, openai, responses,
+    side::{Losses, Reader, Target, Writer},
 };
 
 /// What is to be sent.
@@ -35,15 +43,11 @@ pub struct Call {
     pub dropped: Vec<String>,
 }
 
-/// How an answer's events are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// One JSON body.
-    Whole,
-    /// Server-sent events.
-    Sse,
-    /// AWS's binary event stream.
-    EventStream,
+/// What becomes of an order.
+pub enum Prepared {
+    Call(Call),
+    /// The answer's frame: no provider is needed for it.
+    Answered(Bytes),
 }
 
 /// Reads what stages need to know from a client's bytes. Of Gemini's requests the model and the wish for a stream are in
@@ -58,10 +62,14 @@ pub fn view(
         (Dialect::OpenaiChat, Operation::Embed) => openai::embed::view(body),
         (Dialect::OpenaiChat, _) => openai::view(body),
         (Dialect::OpenaiResponses, _) => responses::client::view(body),
+        (Dialect::Anthropic, Operation::CountTokens) => anthropic::count::view_count(body),
         (Dialect::Anthropic, _) => anthropic::client::view(body),
         (Dialect::Gemini, _) => {
             let (model, stream) = path.ok_or_else(|| Invalid::new("the path names no model"))?;
-            gemini::client::view(body, model, stream)
+            match operation {
+                Operation::CountTokens => gemini::count::view_count(body, model),
+                _ => gemini::client::view(body, model, stream),
+            }
         }
         (Dialect::Native, Operation::Embed) => native::view_embed(body),
         (Dialect::Native, _) => native::view(body),
@@ -70,8 +78,32 @@ pub fn view(
     Ok(RequestView { operation, ..view })
 }
 
-/// Writes the call for a chat.
-pub fn translate(order: &Order<'_>) -> Result<Call, Refused> {
+/// Writes the call.
+pub fn translate(order: &Order<'_>) -> Result<Prepared, Refused> {
+    let mut losses = Losses::new(order.unsupported);
+    let framing = match (order.view.stream, order.provider) {
+        (false, _) => Framing::Whole,
+        (true, Dialect::Bedrock) => Framing::EventStream,
+        (true, _) => Framing::Sse,
+    };
+    let (path, body, answer) = match order.view.operation {
+        Operation::Chat => chat(order, &mut losses)?,
+        Operation::Embed => embed::translate(order, &mut losses)?,
+        Operation::CountTokens => match count_tokens::translate(order, &mut losses)? {
+            Counting::Call(path, body, answer) => (path, body, answer),
+            Counting::Counted(frame) => return Ok(Prepared::Answered(frame)),
+        },
+    };
+    Ok(Prepared::Call(Call {
+        path,
+        body,
+        framing,
+        answer,
+        dropped: losses.dropped,
+    }))
+}
+
+fn chat(order: &Order<'_>, losses: &mut Losses) -> Result<(String, Bytes, Answer), Refused> {
     let stream = order.view.stream;
     let path = match order.provider {
         Dialect::OpenaiChat => "chat/completions".to_owned(),
@@ -79,33 +111,40 @@ pub fn translate(order: &Order<'_>) -> Result<Call, Refused> {
         Dialect::Anthropic => "messages".to_owned(),
         Dialect::Gemini => gemini::provider::path(order.model, stream),
         Dialect::Bedrock => bedrock::provider::path(order.model, stream),
-        Dialect::Native => String::new(),
+        Dialect::Native => return Err(Refused::Unsupported("the native dialect".to_owned())),
     };
-    let framing = match (stream, order.provider) {
-        (false, _) => Framing::Whole,
-        (true, Dialect::Bedrock) => Framing::EventStream,
-        (true, _) => Framing::Sse,
+    if order.client == order.provider {
+        let (body, answer) = pass_on(order)?;
+        return Ok((path, body, answer));
+    }
+    let request = read(order.client, order.body, order.view)?;
+    let target = Target {
+        model: order.model,
+        quirks: order.quirks,
     };
-    let mut losses = Losses::new(order.unsupported);
-    let (body, answer) = if order.client == order.provider {
-        pass_on(order)?
-    } else {
-        let request = read(order.client, order.body, order.view)?;
-        let target = Target {
-            model: order.model,
-            quirks: order.quirks,
-        };
-        let (body, reader) = write(order.provider, &request, &target, &mut losses)?;
-        let writer = writer(order.client, &request, order.view);
-        (body, Answer::new(reader, Output::Written(writer)))
-    };
-    Ok(Call {
-        path,
-        body,
-        framing,
-        answer,
-        dropped: losses.dropped,
-    })
+    let (body, reader) = write(order.provider, &request, &target, losses)?;
+    let writer = writer(order.client, &request, order.view);
+    Ok((path, body, Answer::new(reader, Output::Written(writer))))
+}
+
+/// A model's name as one segment of a path: nothing in it can lead elsewhere.
+#[must_use]
+pub fn path_segment(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => segment.push(char::from(byte)),
+            _ => {
+                let _ = write!(segment, "%{byte:02X}");
+            }
+        }
+    }
+    // A segment of dots would climb.
+    if segment.bytes().all(|byte| byte == b'.') {
+        return segment.replace('.', "%2E");
+    }
+    segment
 }
 
 /// What the body of a provider's error says.
@@ -120,7 +159,7 @@ pub fn provider_error(provider: Dialect, body: &[u8]) -> ProviderError {
     }
 }
 
-fn read(client: Dialect, body: &[u8], view: &RequestView) -> Result<ChatRequest, Invalid> {
+pub(crate) fn read(client: Dialect, body: &[u8], view: &RequestView) -> Result<ChatRequest, Invalid> {
     match client {
         Dialect::OpenaiChat => openai::client::read(body),
         Dialect::OpenaiResponses => responses::client::read(body),

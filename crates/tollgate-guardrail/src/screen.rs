@@ -124,13 +124,17 @@ struct Answer {
     streamed: bool,
     session: Session,
     held: BTreeMap<Slot, Held>,
-    /// What made frames are modelled on.
-    like: Value,
     verdict: &'static str,
 }
 
-/// Text of one slot that has arrived and not gone out.
-enum Held {
+/// Text of one slot that has arrived and not gone out, and the last frame that brought some, on which made frames are
+/// modelled.
+struct Held {
+    text: Pending,
+    like: Value,
+}
+
+enum Pending {
     Text(Box<Window>),
     /// Arguments are JSON: a match may hide behind an escape, so they are checked when they are whole.
     Arguments(String),
@@ -143,7 +147,6 @@ impl Answer {
             streamed,
             session,
             held: BTreeMap::new(),
-            like: Value::Null,
             verdict: "allow",
         }
     }
@@ -151,8 +154,9 @@ impl Answer {
     /// The frames that may go out for one that has come in.
     fn frame(&mut self, payload: &[u8]) -> Result<Vec<Bytes>, Denied> {
         if !self.streamed {
-            return match check_body(payload, &mut self.session) {
-                Checked::Allow => Ok(vec![Bytes::copy_from_slice(payload)]),
+            let payload = without_tokens(payload);
+            return match check_body(&payload, &mut self.session) {
+                Checked::Allow => Ok(vec![payload]),
                 Checked::Change(body) => {
                     self.verdict = "change";
                     Ok(vec![body])
@@ -163,20 +167,25 @@ impl Answer {
         let Ok(mut frame) = serde_json::from_slice::<Value>(payload) else {
             return Err(Denied { rule: 0 });
         };
+        text::withhold_tokens(&mut frame);
         let finished = text::finished(self.dialect, &frame);
-        let mut denied = None;
+        let (mut denied, mut touched) = (None, Vec::new());
         let (held, session) = (&mut self.held, &mut self.session);
         text::visit_frame(self.dialect, &mut frame, &mut |slot, text| {
-            let last = finished.contains(&slot.choice);
-            let window = held
-                .entry(slot.clone())
-                .or_insert_with(|| Held::new(&slot.kind, session));
-            let out = window.push(session, text).and_then(|mut out| {
-                if last {
-                    out.push_str(&window.finish(session)?);
+            let out = match &slot.kind {
+                SlotKind::Whole => check_whole(session, text),
+                kind => {
+                    let last = finished.contains(&slot.choice);
+                    let held = held.entry(slot.clone()).or_insert_with(|| Held::new(kind, session));
+                    touched.push(slot);
+                    held.push(session, text).and_then(|mut out| {
+                        if last {
+                            out.push_str(&held.finish(session)?);
+                        }
+                        Ok(out)
+                    })
                 }
-                Ok(out)
-            });
+            };
             match out {
                 Ok(out) => *text = out,
                 Err(reason) => denied = Some(reason),
@@ -185,8 +194,10 @@ impl Answer {
         if let Some(denied) = denied {
             return Err(denied);
         }
-        if self.like.is_null() && self.dialect == Dialect::OpenaiChat {
-            self.like = frame.clone();
+        for slot in touched {
+            if let Some(held) = self.held.get_mut(&slot) {
+                held.like = frame.clone();
+            }
         }
         let mut frames = self.flush(|slot| finished.contains(&slot.choice))?;
         frames.push(frame.to_string().into());
@@ -203,11 +214,8 @@ impl Answer {
         for (slot, held) in self.held.iter_mut().filter(|(slot, _)| which(slot)) {
             let text = held.finish(&mut self.session)?;
             if !text.is_empty() {
-                frames.push(
-                    text::frame_with(self.dialect, &self.like, slot, text)
-                        .to_string()
-                        .into(),
-                );
+                let frame = text::frame_with(self.dialect, &held.like, slot, text);
+                frames.push(frame.to_string().into());
             }
         }
         Ok(frames)
@@ -216,16 +224,20 @@ impl Answer {
 
 impl Held {
     fn new(kind: &SlotKind, session: &Session) -> Self {
-        match kind {
-            SlotKind::Text(_) => Self::Text(Box::new(Window::new(session))),
-            SlotKind::Arguments(_) => Self::Arguments(String::new()),
+        let text = match kind {
+            SlotKind::Arguments(_) => Pending::Arguments(String::new()),
+            SlotKind::Text(_) | SlotKind::Whole => Pending::Text(Box::new(Window::new(session))),
+        };
+        Self {
+            text,
+            like: Value::Null,
         }
     }
 
     fn push(&mut self, session: &mut Session, text: &str) -> Result<String, Denied> {
-        match self {
-            Self::Text(window) => window.push(session, text),
-            Self::Arguments(json) => {
+        match &mut self.text {
+            Pending::Text(window) => window.push(session, text),
+            Pending::Arguments(json) => {
                 json.push_str(text);
                 Ok(String::new())
             }
@@ -233,9 +245,9 @@ impl Held {
     }
 
     fn finish(&mut self, session: &mut Session) -> Result<String, Denied> {
-        match self {
-            Self::Text(window) => window.finish(session),
-            Self::Arguments(json) => {
+        match &mut self.text {
+            Pending::Text(window) => window.finish(session),
+            Pending::Arguments(json) => {
                 let mut json = std::mem::take(json);
                 let mut denied = None;
                 text::visit_nested(&mut json, &mut |text| match session.check(text) {
@@ -246,5 +258,26 @@ impl Held {
                 denied.map_or(Ok(json), Err)
             }
         }
+    }
+}
+
+/// A whole answer without the log-probabilities of its tokens, if it has any.
+fn without_tokens(payload: &[u8]) -> Bytes {
+    let mentions = |name: &[u8]| payload.windows(name.len()).any(|word| word == name);
+    if mentions(b"\"logprobs")
+        && let Ok(mut body) = serde_json::from_slice::<Value>(payload)
+    {
+        text::withhold_tokens(&mut body);
+        return body.to_string().into();
+    }
+    Bytes::copy_from_slice(payload)
+}
+
+/// A text that is complete in itself.
+fn check_whole(session: &mut Session, text: &str) -> Result<String, Denied> {
+    match session.check(text) {
+        Verdict::Allow => Ok(text.to_owned()),
+        Verdict::Change(masked) => Ok(masked),
+        Verdict::Deny { rule } => Err(Denied { rule }),
     }
 }

@@ -16,24 +16,34 @@ use tokio_util::sync::CancellationToken;
 
 /// A client that takes longer to send its head is not one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-const MAX_HEAD_BYTES: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
 /// After an error that is not the client's, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a request's head may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadLimits {
+    pub(crate) headers: usize,
+    pub(crate) bytes: usize,
+}
+
 /// Serves `routes` until `stop`, then until the last connection has ended.
-pub(crate) async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    limits: HeadLimits,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES);
+        .max_headers(limits.headers)
+        .max_buf_size(limits.bytes);
     server
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD_BYTES as u32);
+        .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {

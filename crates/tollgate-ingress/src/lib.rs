@@ -17,7 +17,7 @@ use tollgate_bus::{Bus, Courier};
 use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, Readiness};
 
-use crate::{desk::Desk, reception::Reception};
+use crate::{connection::HeadLimits, desk::Desk, reception::Reception};
 
 /// Why ingress cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,7 @@ pub struct Service {
     listeners: Listeners,
     desk: Arc<Desk>,
     reception: Arc<Reception>,
+    limits: HeadLimits,
     readiness: Readiness,
 }
 
@@ -64,10 +65,15 @@ impl Service {
         let desk = Arc::new(Desk::new(&config.ingress, address.clone(), bus, payloads, metrics));
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
+        let limits = HeadLimits {
+            headers: config.ingress.max_headers,
+            bytes: config.ingress.max_header_bytes,
+        };
         Ok(Self {
             listeners,
             desk,
             reception,
+            limits,
             readiness,
         })
     }
@@ -78,6 +84,7 @@ impl Service {
             listeners,
             desk,
             reception,
+            limits,
             readiness,
         } = self;
         // Answers are still delivered while the doors drain.
@@ -88,7 +95,12 @@ impl Service {
             async move { tollgate_bus::serve_delivery(listeners.delivery, desk, stop).await }
         });
         let mut doors = JoinSet::new();
-        doors.spawn(http::serve(listeners.http, Arc::clone(&reception), stop.clone()));
+        doors.spawn(http::serve(
+            listeners.http,
+            Arc::clone(&reception),
+            limits,
+            stop.clone(),
+        ));
         doors.spawn(grpc::serve(listeners.grpc, reception, stop.clone()));
         readiness.set(true);
         let mut ended = Ok(());

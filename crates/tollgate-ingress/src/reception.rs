@@ -1,6 +1,10 @@
 //! What every door does with a caller and a request, whatever its dialect.
 
-use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -11,7 +15,7 @@ use governor::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
 use tollgate_dialect::Invalid;
-use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, RequestId};
+use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Operation, RequestId};
 
 use crate::desk::{Desk, Opening, Ticket};
 
@@ -26,12 +30,27 @@ pub(crate) struct Reception {
     limiters: std::collections::HashMap<KeyId, DefaultDirectRateLimiter>,
     pages: Arc<Semaphore>,
     pub(crate) max_body_bytes: usize,
+    max_depth: usize,
+}
+
+/// A request as a door has read it.
+pub(crate) struct Arrival<'a> {
+    pub(crate) request_id: RequestId,
+    pub(crate) entry: &'a Entry,
+    pub(crate) dialect: Dialect,
+    pub(crate) operation: Operation,
+    /// Model, and whether a stream is wanted, where the path says so and not the body.
+    pub(crate) path: Option<(String, bool)>,
+    /// The client's headers that a provider of its dialect is to get.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Bytes,
+    pub(crate) buffered: OwnedSemaphorePermit,
 }
 
 /// A failure with the field that is wrong, for dialects that say it.
 pub(crate) struct Rejection {
     pub(crate) failure: Failure,
-    pub(crate) param: Option<&'static str>,
+    pub(crate) param: Option<String>,
 }
 
 impl From<Failure> for Rejection {
@@ -67,6 +86,7 @@ impl Reception {
             limiters,
             pages: Arc::new(Semaphore::new(config.ingress.max_buffered_bytes.div_ceil(PAGE))),
             max_body_bytes: config.ingress.max_body_bytes,
+            max_depth: config.ingress.max_depth,
         }
     }
 
@@ -80,6 +100,12 @@ impl Reception {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| refused("the Authorization header is not of the form `Bearer <key>`"))?;
+        self.authenticate_secret(secret)
+    }
+
+    /// The caller whose key this is.
+    pub(crate) fn authenticate_secret(&self, secret: &str) -> Result<&Entry, Failure> {
+        let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
         let entry = self
             .keyring
             .authenticate(secret, Utc::now())
@@ -136,15 +162,16 @@ impl Reception {
     }
 
     /// Reads the request and puts it on its way.
-    pub(crate) async fn open(
-        &self,
-        request_id: RequestId,
-        entry: &Entry,
-        dialect: Dialect,
-        body: Bytes,
-        buffered: OwnedSemaphorePermit,
-    ) -> Result<Ticket, Rejection> {
-        let view = tollgate_dialect::view(dialect, &body)?;
+    pub(crate) async fn open(&self, arrival: Arrival<'_>) -> Result<Ticket, Rejection> {
+        let Arrival {
+            entry, dialect, body, ..
+        } = arrival;
+        if tollgate_dialect::is_deeper(&body, self.max_depth) {
+            let message = format!("the request body is nested deeper than {}", self.max_depth);
+            return Err(Failure::new(ErrorCode::InvalidRequest, message).into());
+        }
+        let path = arrival.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
+        let view = tollgate_dialect::view(dialect, arrival.operation, path, &body)?;
         if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
             let failure = Failure::new(
                 ErrorCode::ModelNotFound,
@@ -152,23 +179,25 @@ impl Reception {
             );
             return Err(Rejection {
                 failure,
-                param: Some("model"),
+                param: Some("model".to_owned()),
             });
         }
         let caller = entry.caller.clone();
         tracing::debug!(
             model = view.model,
+            operation = view.operation.as_str(),
             stream = view.stream,
             key = caller.key_name,
             "request accepted"
         );
         let opening = Opening {
-            request_id,
+            request_id: arrival.request_id,
             caller,
             view,
             dialect,
+            headers: arrival.headers,
             body,
-            buffered,
+            buffered: arrival.buffered,
         };
         Ok(self.desk.open(opening).await?)
     }

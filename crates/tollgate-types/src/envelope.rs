@@ -1,6 +1,6 @@
 //! What travels down the queue: the request, who sent it, where its answer is awaited, and what was tried so far.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -196,6 +196,8 @@ pub struct Envelope {
     pub caller: Caller,
     pub view: RequestView,
     pub dialect: Dialect,
+    /// Headers of the client that a provider of the same dialect is sent, by lower-case name.
+    pub headers: BTreeMap<String, String>,
     pub payload: Payload,
     /// Set by guardrail when the policy screens answers.
     pub screen: Option<Screen>,

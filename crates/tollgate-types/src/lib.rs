@@ -11,6 +11,7 @@ pub mod error;
 pub mod id;
 pub mod ledger;
 pub mod money;
+pub mod provider;
 pub mod time;
 pub mod usage;
 

@@ -3,7 +3,10 @@
 //! The order is what makes the ledger whole: `started` is stored before the call, `settled` before the owner learns that
 //! the answer is complete. A permit is held until the ledger has both, so that a ledger that lags slows new calls.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use reqwest::Response;
@@ -11,14 +14,14 @@ use tollgate_bus::{
     Ledger,
     delivery::{Line, Piece},
 };
-use tollgate_dialect::{BadAnswer, openai::AnswerReader, sse};
+use tollgate_dialect::{Answer, BadAnswer, Events, Framing};
 use tollgate_telemetry::Metrics;
 use tollgate_types::{
-    Dialect, ErrorCode, Failure, Millis, RequestView, Usage, UsageSource,
+    ErrorCode, Failure, Millis, Usage, UsageSource,
     ledger::{Attempt, AttemptOutcome, LedgerEvent, Settlement},
 };
 
-use crate::upstream::{Refused, Upstream};
+use crate::upstream::{Message, Refused, Upstream};
 
 /// How long a settlement is tried. A ledger stream that is away longer leaves an orphan.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(300);
@@ -38,9 +41,11 @@ pub(crate) struct Attempts {
 /// What is to be called.
 pub(crate) struct Order {
     pub(crate) attempt: Attempt,
+    pub(crate) path: String,
     pub(crate) body: Bytes,
-    pub(crate) view: RequestView,
-    pub(crate) dialect: Dialect,
+    pub(crate) framing: Framing,
+    /// The client's own, for a provider of its dialect.
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 /// How an attempt ended, for the stage.
@@ -62,12 +67,11 @@ struct Call {
 
 impl Attempts {
     /// Calls the provider under a granted claim and delivers on `line`.
-    pub(crate) async fn run(&self, order: Order, line: Line) -> Ending {
+    pub(crate) async fn run(&self, order: Order, mut answer: Answer, line: Line) -> Ending {
         let begun = Instant::now();
-        let mut reader = AnswerReader::new(order.dialect, &order.view);
         let started = LedgerEvent::Started(order.attempt.clone());
         let call = match tokio::time::timeout(self.ledger_timeout, self.ledger.publish(&started)).await {
-            Ok(Ok(())) => self.call(&order, &line, &mut reader).await,
+            Ok(Ok(())) => self.call(&order, &line, &mut answer).await,
             not_stored => {
                 let error = not_stored.ok().and_then(Result::err);
                 tracing::error!(?error, "the ledger did not take an attempt; the provider is not called");
@@ -77,7 +81,7 @@ impl Attempts {
                 ))
             }
         };
-        let settlement = self.settlement(&order, &call, &mut reader).await;
+        let settlement = self.settlement(&order, &call, &mut answer).await;
         let provider = order.attempt.target.provider.as_str();
         let Usage {
             input_tokens,
@@ -133,13 +137,13 @@ impl Attempts {
     }
 
     /// The call within its bounds: the owner's patience and the deadline.
-    async fn call(&self, order: &Order, line: &Line, reader: &mut AnswerReader) -> Call {
+    async fn call(&self, order: &Order, line: &Line, answer: &mut Answer) -> Call {
         let mut progress = Progress {
             begun: Instant::now(),
             frames: 0,
             first_token: None,
         };
-        let exchange = self.exchange(order, line, reader, &mut progress);
+        let exchange = self.exchange(order, line, answer, &mut progress);
         let ended = tokio::select! {
             biased;
             () = line.hung_up.cancelled() => {
@@ -184,45 +188,51 @@ impl Attempts {
         &self,
         order: &Order,
         line: &Line,
-        reader: &mut AnswerReader,
+        answer: &mut Answer,
         progress: &mut Progress,
     ) -> Result<(), Refused> {
-        let response = self
-            .upstream
-            .call(order.attempt.attempt_id, order.view.stream, order.body.clone())
-            .await?;
-        if order.view.stream {
-            self.stream(response, line, reader, progress).await
-        } else {
+        let message = Message {
+            attempt: order.attempt.attempt_id,
+            path: &order.path,
+            model: &order.attempt.target.model,
+            body: order.body.clone(),
+            framing: order.framing,
+            headers: &order.headers,
+        };
+        let response = self.upstream.call(message).await?;
+        if order.framing == Framing::Whole {
             let body = self.whole(response).await?;
-            let frame = reader.whole(&body).map_err(bad_answer)?;
-            progress.deliver(line, frame).await
+            let frame = answer.whole(&body).map_err(bad_answer)?;
+            return progress.deliver(line, frame).await;
         }
+        let events = Events::new(order.framing, self.upstream.max_event_bytes);
+        self.stream(response, events, line, answer, progress).await
     }
 
     async fn stream(
         &self,
         mut response: Response,
+        mut events: Events,
         line: &Line,
-        reader: &mut AnswerReader,
+        answer: &mut Answer,
         progress: &mut Progress,
     ) -> Result<(), Refused> {
-        let mut events = sse::Decoder::new(self.upstream.max_event_bytes);
-        while !reader.is_done() {
-            match self.chunk(&mut response).await? {
-                Some(bytes) => events.push(&bytes),
-                None => {
-                    reader.closed();
-                    break;
+        while !answer.is_done() {
+            let chunk = self.chunk(&mut response).await?;
+            let Some(bytes) = chunk else {
+                for frame in answer.closed().map_err(bad_answer)? {
+                    progress.deliver(line, frame).await?;
                 }
-            }
+                break;
+            };
+            events.push(&bytes);
             while let Some(event) = events.next_event().map_err(bad_answer)? {
-                for frame in reader.event(&event).map_err(bad_answer)? {
+                for frame in answer.event(&event).map_err(bad_answer)? {
                     progress.deliver(line, frame).await?;
                 }
             }
         }
-        if !reader.summary().complete {
+        if !answer.summary().complete {
             return Err(broken("the provider's answer broke off"));
         }
         let _ = tokio::time::timeout(TRAILER_WAIT, response.chunk()).await;
@@ -252,10 +262,10 @@ impl Attempts {
     }
 
     /// What the call used: as the provider says, else by our own count of what went out and came in.
-    async fn settlement(&self, order: &Order, call: &Call, reader: &mut AnswerReader) -> Settlement {
-        let (usage, usage_source) = match reader.summary().usage {
+    async fn settlement(&self, order: &Order, call: &Call, answer: &mut Answer) -> Settlement {
+        let (usage, usage_source) = match answer.summary().usage {
             Some(usage) => (usage, UsageSource::Provider),
-            None if call.may_be_billed => (count(order.body.clone(), reader).await, UsageSource::Counted),
+            None if call.may_be_billed => (count(order.body.clone(), answer).await, UsageSource::Counted),
             None => (Usage::default(), UsageSource::None),
         };
         Settlement {
@@ -265,7 +275,7 @@ impl Attempts {
                 .failure
                 .as_ref()
                 .map_or(Some(200), |failure| failure.provider_status),
-            served_model: reader.summary().served_model.clone(),
+            served_model: answer.summary().served_model.clone(),
             usage,
             usage_source,
             ended_at: Millis::now(),
@@ -319,8 +329,12 @@ async fn release(line: &Line) {
     }
 }
 
-async fn count(body: Bytes, reader: &mut AnswerReader) -> Usage {
-    let output_tokens = reader.counted_output();
+/// What went out and came in, by our own count; the prompt by the provider's, if it told that before it broke off.
+async fn count(body: Bytes, answer: &mut Answer) -> Usage {
+    let output_tokens = answer.counted_output();
+    if let Some(told) = answer.partial_usage() {
+        return Usage { output_tokens, ..told };
+    }
     // A prompt of megabytes takes a while to count.
     let input_tokens = tokio::task::spawn_blocking(move || tollgate_dialect::prompt_tokens(&body)).await;
     Usage {
@@ -339,7 +353,10 @@ fn broken(message: &str) -> Refused {
 
 fn bad_answer(error: BadAnswer) -> Refused {
     match error {
-        BadAnswer::Reported(said) => broken(&said.message),
+        BadAnswer::Reported(said) => Refused {
+            failure: Failure::new(said.means.unwrap_or(ErrorCode::ProviderBroken), said.message),
+            may_be_billed: true,
+        },
         error => broken(&error.to_string()),
     }
 }

@@ -3,6 +3,9 @@
 //! One process serves one provider and holds that provider's key alone.
 
 mod attempt;
+mod auth;
+mod google;
+mod sign;
 mod stage;
 mod upstream;
 
@@ -25,6 +28,8 @@ pub enum Error {
     Key(#[from] SecretError),
     #[error("the provider's key cannot be sent in a header")]
     KeyForm,
+    #[error("the provider's key is no JSON key of a Google service account")]
+    ServiceAccount,
     #[error("the HTTP client cannot be built")]
     Client(#[from] reqwest::Error),
     #[error(transparent)]

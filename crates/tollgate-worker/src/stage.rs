@@ -1,11 +1,16 @@
 //! The worker as a stage: from an envelope to a claimed attempt, or back to the router.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use opentelemetry::KeyValue;
 use tokio::sync::Semaphore;
-use tollgate_bus::{Courier, Error as BusError, Hop, Outcome, Payloads, Stage};
+use tollgate_bus::{
+    Courier, Error as BusError, Hop, Outcome, Payloads, Stage,
+    delivery::{Line, Piece},
+};
 use tollgate_config::schema::Provider;
+use tollgate_dialect::{Prepared, Refused};
 use tollgate_telemetry::{Metrics, label};
 use tollgate_types::{
     AttemptId, Envelope, ErrorCode, Failure, Millis, Target,
@@ -16,7 +21,7 @@ use tollgate_types::{
 use crate::attempt::{Attempts, Ending, Order};
 
 pub(crate) struct WorkerStage {
-    provider: String,
+    settings: Provider,
     permits: Arc<Semaphore>,
     attempts: Attempts,
     payloads: Payloads,
@@ -33,7 +38,7 @@ impl WorkerStage {
         metrics: Metrics,
     ) -> Self {
         Self {
-            provider: settings.name.clone(),
+            settings: settings.clone(),
             permits: Arc::new(Semaphore::new(settings.concurrency)),
             attempts,
             payloads,
@@ -43,7 +48,7 @@ impl WorkerStage {
     }
 
     /// Everything that can be known to be wrong before the claim, so that no claim is wasted on it.
-    async fn prepare(&self, envelope: &Envelope, target: &Target) -> Result<bytes::Bytes, Failure> {
+    async fn prepare(&self, envelope: &Envelope, target: &Target) -> Result<Prepared, Failure> {
         let body = self
             .payloads
             .fetch(&envelope.payload)
@@ -57,13 +62,37 @@ impl WorkerStage {
                     Failure::new(ErrorCode::Unavailable, "the request body cannot be read at the moment")
                 }
             })?;
-        tollgate_dialect::to_openai(envelope.dialect, &body, &target.model)
-            .map_err(|invalid| Failure::new(ErrorCode::InvalidRequest, invalid.message))
+        let order = tollgate_dialect::Order {
+            client: envelope.dialect,
+            provider: self.settings.dialect,
+            view: &envelope.view,
+            body: &body,
+            model: &target.model,
+            quirks: self.settings.quirks,
+            unsupported: self.settings.unsupported,
+        };
+        tollgate_dialect::translate(&order).map_err(|refused| {
+            let code = match refused {
+                Refused::Invalid(_) => ErrorCode::InvalidRequest,
+                Refused::Unsupported(_) => ErrorCode::Unsupported,
+            };
+            Failure::new(code, refused.to_string())
+        })
     }
 
     async fn attempt(&self, envelope: Envelope, target: Target) -> Outcome {
-        let body = match self.prepare(&envelope, &target).await {
-            Ok(body) => body,
+        let prepared = match self.prepare(&envelope, &target).await {
+            Ok(prepared) => prepared,
+            // Another provider may be able to.
+            Err(failure) if failure.code == ErrorCode::Unsupported => {
+                return back_to_router(
+                    envelope,
+                    Failure {
+                        target: Some(target),
+                        ..failure
+                    },
+                );
+            }
             Err(failure) => return Outcome::Conclude(Box::new(envelope), failure),
         };
         let attempt = describe(&envelope, &target);
@@ -79,13 +108,28 @@ impl WorkerStage {
                 return Outcome::Done;
             }
         };
+        let call = match prepared {
+            Prepared::Call(call) => call,
+            Prepared::Answered(frame) => {
+                deliver(&line, frame).await;
+                return Outcome::Done;
+            }
+        };
+        if !call.dropped.is_empty() {
+            tracing::info!(attempt.id = %attempt.attempt_id, dropped = ?call.dropped, "asked for what the provider cannot say");
+        }
         let order = Order {
             attempt,
-            body,
-            view: envelope.view.clone(),
-            dialect: envelope.dialect,
+            path: call.path,
+            body: call.body,
+            framing: call.framing,
+            headers: if envelope.dialect == self.settings.dialect {
+                envelope.headers.clone()
+            } else {
+                BTreeMap::new()
+            },
         };
-        match self.attempts.run(order, line).await {
+        match self.attempts.run(order, call.answer, line).await {
             Ending::Delivered => Outcome::Done,
             Ending::TryElsewhere(failure) => back_to_router(
                 envelope,
@@ -117,7 +161,7 @@ impl Stage for WorkerStage {
         let Some(target) = envelope
             .target
             .clone()
-            .filter(|target| target.provider == self.provider)
+            .filter(|target| target.provider == self.settings.name)
         else {
             tracing::warn!("an envelope for another provider was dropped");
             return Outcome::Done;
@@ -135,11 +179,22 @@ impl Stage for WorkerStage {
                 },
             );
         };
-        let provider = [KeyValue::new(label::PROVIDER, self.provider.clone())];
+        let provider = [KeyValue::new(label::PROVIDER, self.settings.name.clone())];
         self.metrics.permits_used.add(1, &provider);
         let outcome = Box::pin(self.attempt(envelope, target)).await;
         self.metrics.permits_used.add(-1, &provider);
         outcome
+    }
+}
+
+/// An answer that needed no call.
+async fn deliver(line: &Line, payload: Bytes) {
+    let end = Piece::End {
+        failure: None,
+        usage: None,
+    };
+    if line.pieces.send(Piece::Frame { seq: 0, payload }).await.is_ok() {
+        let _ = line.pieces.send(end).await;
     }
 }
 
@@ -159,6 +214,7 @@ fn describe(envelope: &Envelope, target: &Target) -> Attempt {
         model: envelope.view.model.clone(),
         caller: envelope.caller.clone(),
         dialect: envelope.dialect,
+        operation: envelope.view.operation,
         stream: envelope.view.stream,
         started_at: Millis::now(),
         deadline: envelope.deadline,

@@ -1,34 +1,54 @@
-//! The provider's HTTPS API, in OpenAI's dialect.
+//! The provider's HTTPS API.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use reqwest::{
     Client, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect,
 };
-use secrecy::ExposeSecret;
 use tollgate_config::schema::{Provider, Worker};
-use tollgate_dialect::{ProviderError, openai};
-use tollgate_types::{AttemptId, ErrorCode, Failure};
+use tollgate_dialect::{Framing, ProviderError, anthropic};
+use tollgate_types::{AttemptId, Dialect, ErrorCode, Failure};
 
-use crate::Error;
+use crate::{Error, auth::Auth};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An error body is a sentence; more is not read.
 const MAX_ERROR_BODY: usize = 64 << 10;
 /// A wait of more than a day is a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
-/// A provider. The key is in the client's default headers, marked sensitive, and goes to this host alone.
+/// A provider.
 pub(crate) struct Upstream {
     client: Client,
-    url: String,
+    dialect: Dialect,
+    base_url: String,
+    /// Azure's version of the API, for deployments that are named in the path.
+    api_version: Option<String>,
+    auth: Auth,
     first_byte_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) max_answer_bytes: usize,
     pub(crate) max_event_bytes: usize,
+}
+
+/// What a provider is sent.
+pub(crate) struct Message<'a> {
+    /// Goes along, so that the provider's log and the ledger can be matched.
+    pub(crate) attempt: AttemptId,
+    /// Below the base URL.
+    pub(crate) path: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) body: Bytes,
+    pub(crate) framing: Framing,
+    /// The client's own, when it speaks the provider's dialect.
+    pub(crate) headers: &'a BTreeMap<String, String>,
 }
 
 /// Why there is no answer.
@@ -42,13 +62,6 @@ impl Upstream {
     pub(crate) fn new(provider: &Provider, worker: &Worker) -> Result<Self, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &provider.api_key {
-            let key = key.resolve()?;
-            let mut value =
-                HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(|_| Error::KeyForm)?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
         let client = Client::builder()
             .default_headers(headers)
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
@@ -59,7 +72,10 @@ impl Upstream {
             .build()?;
         Ok(Self {
             client,
-            url: format!("{}/chat/completions", provider.base_url.trim_end_matches('/')),
+            dialect: provider.dialect,
+            base_url: provider.base_url.clone(),
+            api_version: provider.api_version.clone(),
+            auth: Auth::new(&provider.auth)?,
             first_byte_timeout: provider.first_byte_timeout,
             idle_timeout: provider.idle_timeout,
             max_answer_bytes: worker.max_answer_bytes,
@@ -67,20 +83,58 @@ impl Upstream {
         })
     }
 
-    /// Sends the request and waits for the answer to begin. The attempt's id goes along, so that the provider's log and
-    /// the ledger can be matched.
-    pub(crate) async fn call(&self, attempt: AttemptId, stream: bool, body: Bytes) -> Result<Response, Refused> {
-        let accept = if stream {
-            "text/event-stream"
-        } else {
-            "application/json"
+    fn url(&self, path: &str, model: &str) -> String {
+        let base = &self.base_url;
+        match &self.api_version {
+            Some(version) => {
+                let deployment = tollgate_dialect::path_segment(model);
+                format!("{base}/deployments/{deployment}/{path}?api-version={version}")
+            }
+            None => format!("{base}/{path}"),
+        }
+    }
+
+    fn headers(&self, message: &Message<'_>) -> HeaderMap {
+        let accept = match message.framing {
+            Framing::Whole => "application/json",
+            Framing::Sse => "text/event-stream",
+            Framing::EventStream => "application/vnd.amazon.eventstream",
         };
+        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        if self.dialect == Dialect::Anthropic {
+            headers.insert(ANTHROPIC_VERSION, HeaderValue::from_static(anthropic::VERSION));
+        }
+        for (name, value) in message.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                headers.insert(name, value);
+            }
+        }
+        if let Ok(id) = message.attempt.to_string().parse() {
+            headers.insert("x-client-request-id", id);
+        }
+        headers
+    }
+
+    /// Sends the request and waits for the answer to begin.
+    pub(crate) async fn call(&self, message: Message<'_>) -> Result<Response, Refused> {
+        let url = self.url(message.path, message.model);
+        let headers = self.headers(&message);
+        let proof = self.auth.headers(&url, &message.body).await.map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a call was not made: no credentials"
+            );
+            Refused {
+                failure: Failure::new(ErrorCode::ProviderAuth, "no credentials for the provider could be had"),
+                may_be_billed: false,
+            }
+        })?;
         let sent = self
             .client
-            .post(&self.url)
-            .header(ACCEPT, accept)
-            .header("x-client-request-id", attempt.to_string())
-            .body(body)
+            .post(&url)
+            .headers(headers)
+            .headers(proof)
+            .body(message.body)
             .send();
         let response = match tokio::time::timeout(self.first_byte_timeout, sent).await {
             Ok(Ok(response)) => response,
@@ -113,38 +167,38 @@ impl Upstream {
             return Ok(response);
         }
         Err(Refused {
-            failure: refusal(response).await,
+            failure: self.refusal(response).await,
             may_be_billed: false,
         })
     }
-}
 
-async fn refusal(mut response: Response) -> Failure {
-    let status = response.status();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    let mut body = Vec::new();
-    let read = async {
-        while let Ok(Some(bytes)) = response.chunk().await {
-            body.extend_from_slice(&bytes);
-            if body.len() > MAX_ERROR_BODY {
-                break;
+    async fn refusal(&self, mut response: Response) -> Failure {
+        let status = response.status();
+        let retry_after = retry_after(response.headers(), SystemTime::now());
+        let mut body = Vec::new();
+        let read = async {
+            while let Ok(Some(bytes)) = response.chunk().await {
+                body.extend_from_slice(&bytes);
+                if body.len() > MAX_ERROR_BODY {
+                    break;
+                }
             }
+        };
+        // The status says enough; a body that does not come is not waited for.
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, read).await;
+        let ProviderError { message, means, .. } = tollgate_dialect::provider_error(self.dialect, &body);
+        let code = means.unwrap_or_else(|| classify(status));
+        Failure {
+            // Our own credentials are none of the client's business.
+            message: if code == ErrorCode::ProviderAuth {
+                "the provider refused our credentials".to_owned()
+            } else {
+                message
+            },
+            retry_after_ms: retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
+            provider_status: Some(status.as_u16()),
+            ..Failure::new(code, String::new())
         }
-    };
-    // The status says enough; a body that does not come is not waited for.
-    let _ = tokio::time::timeout(CONNECT_TIMEOUT, read).await;
-    let code = classify(status);
-    let ProviderError { message, .. } = openai::error_body(&body);
-    Failure {
-        // Our own credentials are none of the client's business.
-        message: if code == ErrorCode::ProviderAuth {
-            "the provider refused our credentials".to_owned()
-        } else {
-            message
-        },
-        retry_after_ms: retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
-        provider_status: Some(status.as_u16()),
-        ..Failure::new(code, String::new())
     }
 }
 

@@ -1,16 +1,14 @@
-//! The entries of lists: keys, models, providers, policies. An entry with a mistake is left out.
+//! The entries of lists: keys, models, policies. An entry with a mistake is left out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Checks, Key, Model, ModelTarget, Permission, Policy, Provider, ProviderDialect},
-    url, value,
+    schema::{Checks, Key, Model, ModelTarget, Permission, Policy},
+    value,
 };
 
 use super::links::{DEFAULT_POLICY, Kind, Links};
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
     let mut f = at.fields()?;
@@ -103,27 +101,6 @@ fn target<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<ModelTarget> {
     Some(ModelTarget {
         provider: provider?,
         model: model?,
-    })
-}
-
-pub(super) fn provider<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Provider> {
-    let mut f = at.fields()?;
-    let name = links.name(&mut f, Kind::Provider, value::name);
-    let dialect = f.value("dialect", ProviderDialect::Openai, |at| at.parse(value::dialect));
-    let base_url = f.required("base_url", |at| at.parse(url::base_url));
-    let api_key = f.optional("api_key", |at| at.parse(value::secret));
-    let concurrency = f.value("concurrency", 64, |at| at.count(1..=65_536));
-    let first_byte_timeout = f.value("first_byte_timeout", 5 * MINUTE, Cursor::duration);
-    let idle_timeout = f.value("idle_timeout", 2 * MINUTE, Cursor::duration);
-    f.finish();
-    Some(Provider {
-        name: name?,
-        dialect,
-        base_url: base_url?,
-        api_key,
-        concurrency,
-        first_byte_timeout,
-        idle_timeout,
     })
 }
 

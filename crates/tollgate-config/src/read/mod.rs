@@ -2,6 +2,7 @@
 
 mod entries;
 mod links;
+mod provider;
 mod sections;
 
 use crate::{
@@ -25,7 +26,7 @@ pub(crate) fn config(root: Option<&Node>, sink: &Sink) -> Config {
         ingress: sections::ingress(file.section("ingress")),
         keys: file.list("keys", |at| entries::key(&at, &mut links)),
         models: file.list("models", |at| entries::model(&at, &mut links)),
-        providers: file.list("providers", |at| entries::provider(&at, &mut links)),
+        providers: file.list("providers", |at| provider::provider(&at, &mut links)),
         guardrail: sections::guardrail(file.section("guardrail"), &mut links),
         router: sections::router(file.section("router")),
         worker: sections::worker(file.section("worker")),

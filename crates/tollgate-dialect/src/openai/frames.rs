@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::text::{Slot, SlotKind};
+use crate::text::{self, Slot, SlotKind};
 
 fn choices(chunk: &Value) -> impl Iterator<Item = &Value> {
     chunk.get("choices").and_then(Value::as_array).into_iter().flatten()
@@ -27,29 +27,23 @@ fn visit_delta(choice: u64, delta: &mut Map<String, Value>, check: &mut dyn FnMu
     for (name, field) in delta {
         match field {
             Value::String(text) if name != "role" => {
-                check(
-                    Slot {
-                        choice,
-                        kind: SlotKind::Text(name.clone()),
-                    },
-                    text,
-                );
+                let kind = SlotKind::Text(name.clone());
+                check(Slot { choice, kind }, text);
             }
             Value::Array(calls) if name == "tool_calls" => {
                 for (place, call) in calls.iter_mut().enumerate() {
                     let index = call.get("index").and_then(Value::as_u64).unwrap_or(place as u64);
                     if let Some(Value::String(text)) = call.pointer_mut("/function/arguments") {
-                        check(
-                            Slot {
-                                choice,
-                                kind: SlotKind::Arguments(index),
-                            },
-                            text,
-                        );
+                        let kind = SlotKind::Arguments(index);
+                        check(Slot { choice, kind }, text);
                     }
                 }
             }
-            _ => {}
+            // Blocks of reasoning, annotations.
+            other => text::visit(other, &mut |text| {
+                let kind = SlotKind::Whole;
+                check(Slot { choice, kind }, text);
+            }),
         }
     }
 }
@@ -65,6 +59,7 @@ pub(crate) fn finished(chunk: &Value) -> Vec<u64> {
 /// A chunk that carries `text` for `slot` and nothing else; what chunks have in common is taken from `like`.
 pub(crate) fn with(like: &Value, slot: &Slot, text: String) -> Value {
     let delta = match &slot.kind {
+        SlotKind::Whole => Value::Null,
         SlotKind::Text(name) => Map::from_iter([(name.clone(), text.into())]).into(),
         SlotKind::Arguments(index) => {
             json!({ "tool_calls": [{ "index": index, "function": { "arguments": text } }] })

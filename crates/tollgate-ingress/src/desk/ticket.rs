@@ -1,6 +1,6 @@
 //! One request at the desk, from its opening to its terminal state.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry::KeyValue;
@@ -32,6 +32,7 @@ pub(crate) struct Opening {
     pub(crate) caller: Caller,
     pub(crate) view: RequestView,
     pub(crate) dialect: Dialect,
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Bytes,
     /// The share of the buffer that the body takes; given back when the body is not held here any more.
     pub(crate) buffered: OwnedSemaphorePermit,
@@ -83,6 +84,7 @@ impl Ticket {
             caller: opening.caller,
             view: opening.view,
             dialect: opening.dialect,
+            headers: opening.headers,
             payload,
             screen: None,
             target: None,

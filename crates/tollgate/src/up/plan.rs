@@ -150,18 +150,16 @@ impl Plan<'_> {
         ])
     }
 
+    /// The provider's secrets, for its worker alone.
     fn key_env(&self, provider: &str) -> BTreeMap<String, String> {
-        let Some(variable) = self.settings.key_variable(provider) else {
-            return BTreeMap::new();
+        let secret = |variable: &str| match variable {
+            SIMULATOR_KEY => Some("sk-simulated".to_owned()),
+            variable => env::var(variable).ok(),
         };
-        let value = if variable == SIMULATOR_KEY {
-            Some("sk-simulated".to_owned())
-        } else {
-            env::var(variable).ok()
-        };
-        value
-            .map(|value| BTreeMap::from([(variable.to_owned(), value)]))
-            .unwrap_or_default()
+        let variables = self.settings.secret_variables(provider).into_iter();
+        variables
+            .filter_map(|variable| Some((variable.to_owned(), secret(variable)?)))
+            .collect()
     }
 
     /// A role that reads the configuration and has an admin listener.

@@ -19,18 +19,17 @@ use crate::{cli::UpArgs, keys::hex};
 
 /// A provider that `up` knows by the environment variable that holds its key.
 struct Known {
+    /// Also the name of its preset.
     name: &'static str,
     key: &'static str,
-    base_url: &'static str,
     models: &'static [&'static str],
 }
 
-/// Anthropic and Gemini are called at their endpoints that speak OpenAI's dialect.
+const GEMINI: &[&str] = &["gemini-2.5-flash", "gemini-2.5-pro", "gemini-embedding-001"];
 const KNOWN: [Known; 4] = [
     Known {
         name: "openai",
         key: "OPENAI_API_KEY",
-        base_url: "https://api.openai.com/v1",
         models: &[
             "gpt-4o-mini",
             "gpt-4o",
@@ -38,25 +37,24 @@ const KNOWN: [Known; 4] = [
             "gpt-4.1-mini",
             "gpt-5",
             "gpt-5-mini",
+            "text-embedding-3-small",
+            "text-embedding-3-large",
         ],
     },
     Known {
         name: "anthropic",
         key: "ANTHROPIC_API_KEY",
-        base_url: "https://api.anthropic.com/v1",
-        models: &["claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1"],
+        models: &["claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-5"],
     },
     Known {
         name: "gemini",
         key: "GEMINI_API_KEY",
-        base_url: "https://generativelanguage.googleapis.com/v1beta/openai",
-        models: &["gemini-2.5-flash", "gemini-2.5-pro"],
+        models: GEMINI,
     },
     Known {
         name: "gemini",
         key: "GOOGLE_API_KEY",
-        base_url: "https://generativelanguage.googleapis.com/v1beta/openai",
-        models: &["gemini-2.5-flash", "gemini-2.5-pro"],
+        models: GEMINI,
     },
 ];
 
@@ -118,20 +116,24 @@ impl Settings {
             .iter()
             .map(|provider| provider.name.as_str())
             .collect();
-        if names == ["simulator"] {
+        if names.iter().all(|name| name.starts_with("simulator")) {
             "tollgate: no provider key in the environment, so requests go to the built-in simulator".to_owned()
         } else {
             format!("tollgate: requests go to {}", names.join(", "))
         }
     }
 
-    /// The environment variable that holds a provider's key, if it is held by one.
-    pub(super) fn key_variable(&self, provider: &str) -> Option<&str> {
-        let found = self.config.providers.iter().find(|known| known.name == provider)?;
-        match &found.api_key {
-            Some(SecretRef::Env(name)) => Some(name),
-            _ => None,
-        }
+    /// The environment variables that hold a provider's secrets.
+    pub(super) fn secret_variables(&self, provider: &str) -> Vec<&str> {
+        let providers = self.config.providers.iter();
+        let known = providers.filter(|known| known.name == provider);
+        known
+            .flat_map(|known| known.auth.secrets())
+            .filter_map(|secret| match secret {
+                SecretRef::Env(name) => Some(name.as_str()),
+                SecretRef::File(_) => None,
+            })
+            .collect()
     }
 }
 
@@ -161,11 +163,8 @@ fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option
          keys:\n  - name: local\n    hash: sha256:{hash}\n    permissions: [complete, report]\n    tags: {{env: local}}\nproviders:\n"
     );
     let mut models = String::from("models:\n");
-    let mut add = |name: &str, base_url: &str, key: Option<&str>, served: &[(&str, &[&str])]| {
-        let _ = writeln!(text, "  - name: {name}\n    dialect: openai\n    base_url: {base_url}");
-        if let Some(key) = key {
-            let _ = writeln!(text, "    api_key: env:{key}");
-        }
+    let mut add = |name: &str, entry: &str, key: &str, served: &[(&str, &[&str])]| {
+        let _ = writeln!(text, "  - name: {name}\n    {entry}\n    api_key: env:{key}");
         for (model, targets) in served {
             let _ = writeln!(models, "  - name: {model}\n    targets:");
             for target in *targets {
@@ -174,29 +173,42 @@ fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option
         }
     };
     for known in providers.values() {
-        let base_url = env::var("OPENAI_BASE_URL")
+        let elsewhere = env::var("OPENAI_BASE_URL")
             .ok()
             .filter(|url| known.name == "openai" && !url.is_empty());
+        let entry = match elsewhere {
+            Some(url) => format!("base_url: {url}"),
+            None => format!("preset: {}", known.name),
+        };
         let served: Vec<(&str, &[&str])> = known
             .models
             .iter()
             .map(|model| (*model, std::slice::from_ref(model)))
             .collect();
-        add(
-            known.name,
-            base_url.as_deref().unwrap_or(known.base_url),
-            Some(known.key),
-            &served,
-        );
+        add(known.name, &entry, known.key, &served);
     }
     if let Some(port) = simulator {
+        let url = format!("http://127.0.0.1:{port}");
         // Two targets, so that a fallback can be seen when the simulator is told to fail.
-        let served: [(&str, &[&str]); 2] = [("sim-mini", &["sim-mini", "sim-large"]), ("sim-large", &["sim-large"])];
+        let served: [(&str, &[&str]); 3] = [
+            ("sim-mini", &["sim-mini", "sim-large"]),
+            ("sim-large", &["sim-large"]),
+            ("sim-embed", &["sim-embed"]),
+        ];
+        add("simulator", &format!("base_url: {url}/v1"), SIMULATOR_KEY, &served);
+        let anthropic = format!("dialect: anthropic\n    base_url: {url}/v1");
         add(
-            "simulator",
-            &format!("http://127.0.0.1:{port}/v1"),
-            Some(SIMULATOR_KEY),
-            &served,
+            "simulator-anthropic",
+            &anthropic,
+            SIMULATOR_KEY,
+            &[("sim-claude", &["sim-claude"])],
+        );
+        let gemini = format!("dialect: gemini\n    base_url: {url}/v1beta");
+        add(
+            "simulator-gemini",
+            &gemini,
+            SIMULATOR_KEY,
+            &[("sim-gemini", &["sim-gemini"])],
         );
     }
     text + &models
