@@ -1,21 +1,25 @@
 //! The gRPC door: the native dialect, with reflection and health.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures::{Stream, stream};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tollgate_config::Entry;
 use tollgate_proto::{
-    DESCRIPTORS, to_status,
+    DESCRIPTORS, Invalid, to_status,
     v1::{
-        CompleteEvent, CompleteRequest, CompleteResponse, ListModelsRequest, ListModelsResponse, Model,
+        CompleteEvent, CompleteRequest, CompleteResponse, CountTokensResponse, EmbedRequest, EmbedResponse,
+        ListModelsRequest, ListModelsResponse, Model,
         gateway_server::{Gateway, GatewayServer},
     },
 };
 use tollgate_types::{
-    Dialect, ErrorCode, Failure, RequestId,
+    Dialect, ErrorCode, Failure, Operation, RequestId,
     chat::{ChatEvent, ChatRequest},
+    embed,
 };
 use tonic::{
     Request, Response, Status,
@@ -27,7 +31,7 @@ use tracing::Instrument;
 use crate::{
     Error,
     desk::{Event, Ticket},
-    reception::Reception,
+    reception::{Arrival, Reception},
 };
 
 pub(crate) async fn serve(
@@ -75,26 +79,62 @@ impl Door {
         self.reception.authenticate(only.map(|value| value.as_bytes()))
     }
 
-    async fn open(
+    /// Puts a request on its way; `read` makes the native request of the message.
+    async fn open<W, T: Serialize>(
         &self,
         request_id: RequestId,
-        request: Request<CompleteRequest>,
-        stream: bool,
+        operation: Operation,
+        request: Request<W>,
+        read: impl FnOnce(W) -> Result<T, Invalid>,
     ) -> Result<Ticket, Failure> {
         let entry = self.authenticate(request.metadata())?;
         self.reception.admit(entry)?;
         let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
-        let mut chat = ChatRequest::try_from(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
-        chat.stream = stream;
-        let body = serde_json::to_vec(&chat).map_err(|error| invalid(error.to_string()))?;
-        drop(chat);
+        let native = read(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
+        let body = serde_json::to_vec(&native).map_err(|error| invalid(error.to_string()))?;
+        drop(native);
         let buffered = self.reception.reserve(body.len())?;
-        let opened = self
-            .reception
-            .open(request_id, entry, Dialect::Native, body.into(), buffered)
-            .await;
+        let arrival = Arrival {
+            request_id,
+            entry,
+            dialect: Dialect::Native,
+            operation,
+            path: None,
+            headers: BTreeMap::new(),
+            body: body.into(),
+            buffered,
+        };
+        let opened = self.reception.open(arrival).await;
         opened.map_err(|rejection| rejection.failure)
     }
+
+    /// A call that is answered at once.
+    async fn whole<W, T: Serialize, A>(
+        &self,
+        operation: Operation,
+        request: Request<W>,
+        read: impl FnOnce(W) -> Result<T, Invalid>,
+        answer: impl FnOnce(RequestId, &[u8]) -> Option<A>,
+    ) -> Result<Response<A>, Status> {
+        let request_id = RequestId::generate();
+        let span = span(request.metadata(), request_id);
+        let whole = async {
+            let mut ticket = self.open(request_id, operation, request, read).await?;
+            let frame = single(&mut ticket).await?;
+            answer(request_id, &frame).ok_or_else(unreadable)
+        };
+        match whole.instrument(span).await {
+            Ok(answer) => Ok(identified(answer, request_id)),
+            Err(failure) => Err(to_status(&failure, Some(request_id))),
+        }
+    }
+}
+
+fn chat(request: CompleteRequest, stream: bool) -> Result<ChatRequest, Invalid> {
+    Ok(ChatRequest {
+        stream,
+        ..request.try_into()?
+    })
 }
 
 /// A span for a call, in the client's trace.
@@ -121,22 +161,45 @@ impl Gateway for Door {
     async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<Events>, Status> {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
-        let opened = self.open(request_id, request, true).instrument(span).await;
-        let ticket = opened.map_err(|failure| to_status(&failure, Some(request_id)))?;
+        let opened = self.open(request_id, Operation::Chat, request, |request| chat(request, true));
+        let ticket = opened
+            .instrument(span)
+            .await
+            .map_err(|failure| to_status(&failure, Some(request_id)))?;
         Ok(identified(Box::pin(events(ticket)) as Events, request_id))
     }
 
     async fn complete_unary(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
-        let request_id = RequestId::generate();
-        let span = span(request.metadata(), request_id);
-        let whole = async {
-            let mut ticket = self.open(request_id, request, false).await?;
-            whole(&mut ticket).await
-        };
-        match whole.instrument(span).await {
-            Ok(answer) => Ok(identified(answer, request_id)),
-            Err(failure) => Err(to_status(&failure, Some(request_id))),
+        let read = |request| chat(request, false);
+        self.whole(Operation::Chat, request, read, |request_id, frame| {
+            let events: Vec<ChatEvent> = serde_json::from_slice(frame).ok()?;
+            Some(CompleteResponse::of(request_id, events))
+        })
+        .await
+    }
+
+    async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
+        let read = embed::EmbedRequest::try_from;
+        self.whole(Operation::Embed, request, read, |request_id, frame| {
+            Some(EmbedResponse::of(request_id, serde_json::from_slice(frame).ok()?))
+        })
+        .await
+    }
+
+    async fn count_tokens(&self, request: Request<CompleteRequest>) -> Result<Response<CountTokensResponse>, Status> {
+        #[derive(Deserialize)]
+        struct Counted {
+            input_tokens: u64,
         }
+        let read = |request| chat(request, false);
+        self.whole(Operation::CountTokens, request, read, |request_id, frame| {
+            let Counted { input_tokens } = serde_json::from_slice(frame).ok()?;
+            Some(CountTokensResponse {
+                request_id: request_id.to_string(),
+                input_tokens,
+            })
+        })
+        .await
     }
 
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
@@ -168,17 +231,17 @@ fn events(ticket: Ticket) -> impl Stream<Item = Result<CompleteEvent, Status>> +
     })
 }
 
-async fn whole(ticket: &mut Ticket) -> Result<CompleteResponse, Failure> {
-    let mut events = Vec::new();
-    loop {
-        match ticket.next().await {
-            Event::Frame(frame) => {
-                let some: Vec<ChatEvent> = serde_json::from_slice(&frame).map_err(|_| unreadable())?;
-                events.extend(some);
-            }
-            Event::End => return Ok(CompleteResponse::of(ticket.request_id(), events)),
-            Event::Failed(failure) => return Err(failure),
-        }
+/// The one frame of an answer that is not streamed.
+async fn single(ticket: &mut Ticket) -> Result<Bytes, Failure> {
+    let frame = match ticket.next().await {
+        Event::Frame(frame) => frame,
+        Event::Failed(failure) => return Err(failure),
+        Event::End => return Err(Failure::new(ErrorCode::ProviderBroken, "the answer was empty")),
+    };
+    match ticket.next().await {
+        Event::End => Ok(frame),
+        Event::Failed(failure) => Err(failure),
+        Event::Frame(_) => Err(unreadable()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tollgate_types::{
-    Caller, Dialect, Envelope, Failure, Millis, Payload, RequestView, Screen, Target, Usage,
+    Caller, Dialect, Envelope, Failure, Millis, Operation, Payload, RequestView, Screen, Target, Usage,
     envelope::{Claim, Refusal},
 };
 
@@ -29,6 +29,7 @@ impl From<Envelope> for v1::Envelope {
             }),
             target: envelope.target.map(Into::into),
             failures: envelope.failures.into_iter().map(Into::into).collect(),
+            headers: envelope.headers.into_iter().collect(),
         }
     }
 }
@@ -48,6 +49,7 @@ impl TryFrom<v1::Envelope> for Envelope {
             caller: wire.caller.ok_or(Invalid::missing("caller"))?.try_into()?,
             view: wire.view.ok_or(Invalid::missing("view"))?.try_into()?,
             dialect: dialect_in(wire.dialect)?,
+            headers: wire.headers.into_iter().collect(),
             payload: match wire.payload.ok_or(Invalid::missing("payload"))? {
                 v1::envelope::Payload::Inline(bytes) => Payload::Inline(bytes),
                 v1::envelope::Payload::Stored(stored) if is_plain(&stored.object) => Payload::Stored {
@@ -110,6 +112,7 @@ impl From<RequestView> for v1::RequestView {
             include_usage: view.include_usage,
             estimated_input_tokens: view.estimated_input_tokens,
             max_output_tokens: view.max_output_tokens,
+            operation: operation_out(view.operation).into(),
         }
     }
 }
@@ -127,6 +130,7 @@ impl TryFrom<v1::RequestView> for RequestView {
             include_usage: wire.include_usage,
             estimated_input_tokens: wire.estimated_input_tokens,
             max_output_tokens: wire.max_output_tokens,
+            operation: operation_in(wire.operation)?,
         })
     }
 }
@@ -253,6 +257,11 @@ impl From<Usage> for v1::Usage {
             cached_input_tokens: usage.cached_input_tokens,
             output_tokens: usage.output_tokens,
             reasoning_tokens: usage.reasoning_tokens,
+            cache_write_input_tokens: usage.cache_write_input_tokens,
+            cache_write_1h_input_tokens: usage.cache_write_1h_input_tokens,
+            audio_input_tokens: usage.audio_input_tokens,
+            audio_output_tokens: usage.audio_output_tokens,
+            web_searches: usage.web_searches,
         }
     }
 }
@@ -264,6 +273,11 @@ impl From<v1::Usage> for Usage {
             cached_input_tokens: wire.cached_input_tokens,
             output_tokens: wire.output_tokens,
             reasoning_tokens: wire.reasoning_tokens,
+            cache_write_input_tokens: wire.cache_write_input_tokens,
+            cache_write_1h_input_tokens: wire.cache_write_1h_input_tokens,
+            audio_input_tokens: wire.audio_input_tokens,
+            audio_output_tokens: wire.audio_output_tokens,
+            web_searches: wire.web_searches,
         }
     }
 }
@@ -271,6 +285,10 @@ impl From<v1::Usage> for Usage {
 const fn dialect_out(dialect: Dialect) -> v1::Dialect {
     match dialect {
         Dialect::OpenaiChat => v1::Dialect::OpenaiChat,
+        Dialect::OpenaiResponses => v1::Dialect::OpenaiResponses,
+        Dialect::Anthropic => v1::Dialect::Anthropic,
+        Dialect::Gemini => v1::Dialect::Gemini,
+        Dialect::Bedrock => v1::Dialect::Bedrock,
         Dialect::Native => v1::Dialect::Native,
     }
 }
@@ -278,8 +296,29 @@ const fn dialect_out(dialect: Dialect) -> v1::Dialect {
 fn dialect_in(number: i32) -> Result<Dialect, Invalid> {
     match v1::Dialect::try_from(number) {
         Ok(v1::Dialect::OpenaiChat) => Ok(Dialect::OpenaiChat),
+        Ok(v1::Dialect::OpenaiResponses) => Ok(Dialect::OpenaiResponses),
+        Ok(v1::Dialect::Anthropic) => Ok(Dialect::Anthropic),
+        Ok(v1::Dialect::Gemini) => Ok(Dialect::Gemini),
+        Ok(v1::Dialect::Bedrock) => Ok(Dialect::Bedrock),
         Ok(v1::Dialect::Native) => Ok(Dialect::Native),
         Ok(v1::Dialect::Unspecified) | Err(_) => Err(Invalid::new("dialect", "is unknown")),
+    }
+}
+
+const fn operation_out(operation: Operation) -> v1::Operation {
+    match operation {
+        Operation::Chat => v1::Operation::Chat,
+        Operation::Embed => v1::Operation::Embed,
+        Operation::CountTokens => v1::Operation::CountTokens,
+    }
+}
+
+fn operation_in(number: i32) -> Result<Operation, Invalid> {
+    match v1::Operation::try_from(number) {
+        Ok(v1::Operation::Chat | v1::Operation::Unspecified) => Ok(Operation::Chat),
+        Ok(v1::Operation::Embed) => Ok(Operation::Embed),
+        Ok(v1::Operation::CountTokens) => Ok(Operation::CountTokens),
+        Err(_) => Err(Invalid::new("operation", "is unknown")),
     }
 }
 

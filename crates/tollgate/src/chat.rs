@@ -77,6 +77,7 @@ async fn stream(
     let mut message = Message {
         content: vec![Part {
             part: Some(part::Part::Text(prompt)),
+            ..Part::default()
         }],
         ..Message::default()
     };

@@ -8,6 +8,7 @@
 //! which they were made, and no other turn holds them.
 
 mod answer;
+mod answered;
 mod part;
 mod reasoning;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use answer::{ChatEvent, Citation, FinishReason, Span, SpanUnit, TokenLogprob};
+pub use answered::Answered;
 pub use part::{Cache, Media, Part};
 pub use reasoning::{Effort, Reasoning};
 
