@@ -15,6 +15,7 @@ fn native(text: &str) -> CompleteRequest {
     let mut message = v1::Message {
         content: vec![v1::Part {
             part: Some(v1::part::Part::Text(text.to_owned())),
+            ..Default::default()
         }],
         ..v1::Message::default()
     };

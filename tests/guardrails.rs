@@ -56,6 +56,7 @@ async fn grpc(stack: &Stack, stream: bool, text: &str) -> Result<String, String>
     let mut message = v1::Message {
         content: vec![v1::Part {
             part: Some(v1::part::Part::Text(text.to_owned())),
+            ..Default::default()
         }],
         ..v1::Message::default()
     };

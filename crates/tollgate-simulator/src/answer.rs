@@ -1,10 +1,10 @@
-//! What the simulator says: an echo of the prompt, a tool call, or JSON of the wanted shape. The same request under
-//! the same script always gets the same answer, whole or streamed.
+//! What the simulator says: an echo of the prompt, tool calls, or JSON of the wanted shape. The same request under the
+//! same script always gets the same answer, whole or streamed.
 
 use serde_json::{Map, Value, json};
 
 use crate::{
-    request::{Format, Request, Tool},
+    ask::{Ask, Form, Tool},
     script::Behaviour,
     tokens::{self, Piece},
 };
@@ -13,118 +13,198 @@ use crate::{
 const ECHO_BYTES: usize = 64 * 1024;
 /// How deep sample JSON follows a schema, which may be recursive.
 const SAMPLE_DEPTH: usize = 8;
+/// Words of reasoning when a request turns it on and no directive says how many.
+const REASONING_WORDS: u32 = 6;
+const REFUSAL: &str = "I cannot help with that.";
 
 /// One answer, the same in each of the request's choices.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The text, or the tool's arguments.
-    pub(crate) pieces: Vec<Piece>,
-    /// The tool called, if the answer is a call.
-    pub(crate) call: Option<ToolCall>,
-    pub(crate) finish_reason: &'static str,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) finish: Finish,
     pub(crate) usage: Usage,
 }
 
-/// A call's head; its arguments are the answer's pieces.
+/// A part of an answer.
 #[derive(Debug)]
-pub(crate) struct ToolCall {
-    pub(crate) name: String,
-    /// A function with JSON arguments, or a custom tool with text input.
-    pub(crate) function: bool,
-    /// Tokens of the name.
-    pub(crate) tokens: u64,
+pub(crate) struct Block {
+    pub(crate) kind: Kind,
+    /// The text, the reasoning, or the arguments.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Reasoning,
+    Text,
+    Refusal,
+    Call {
+        name: String,
+        /// A function with JSON arguments, or a custom tool with text input.
+        function: bool,
+        /// Tokens of the name.
+        tokens: u64,
+    },
+}
+
+/// Why the answer ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Finish {
+    Stop,
+    /// This stop sequence was met.
+    StopSequence(String),
+    Length,
+    ToolCalls,
+    ContentFilter,
+    Refusal,
 }
 
 /// What the provider counts and bills.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Usage {
-    pub(crate) prompt: u64,
-    /// Over all choices.
-    pub(crate) completion: u64,
+    /// All of the prompt.
+    pub(crate) input: u64,
+    /// Over all choices, reasoning included.
+    pub(crate) output: u64,
     pub(crate) cached: u64,
+    pub(crate) cache_write: u64,
+    pub(crate) reasoning: u64,
 }
 
-impl Usage {
-    pub(crate) fn json(&self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": 0,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        })
-    }
-}
-
-impl Answer {
-    /// The text or the arguments in one piece.
+impl Block {
+    /// All pieces together.
     pub(crate) fn content(&self) -> String {
         self.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
+
+    fn tokens(&self) -> u64 {
+        let head = match &self.kind {
+            Kind::Call { tokens, .. } => *tokens,
+            _ => 0,
+        };
+        head + self.pieces.iter().map(|piece| piece.tokens).sum::<u64>()
     }
 }
 
 /// Composes the answer to a valid request.
-pub(crate) fn compose(request: &Request, behaviour: &Behaviour) -> Answer {
-    let (text, call) = match &request.tool {
-        Some(tool) => call(request, tool),
-        None => (text(request, behaviour), None),
+pub(crate) fn compose(ask: &Ask, behaviour: &Behaviour) -> Answer {
+    let mut composer = Composer {
+        limit: ask.limit,
+        per_piece: behaviour.chunk_tokens,
+        blocks: Vec::new(),
+        cut: false,
     };
-    let head = call.as_ref().map_or(0, |call| call.tokens);
-    let limit = request.limit.map(|limit| limit.saturating_sub(head));
-    let (pieces, cut) = tokens::pieces(&text, behaviour.chunk_tokens, limit);
-    let one: u64 = head + pieces.iter().map(|piece| piece.tokens).sum::<u64>();
+    let words = behaviour.think_words.or(ask.reasoning.then_some(REASONING_WORDS));
+    if let Some(words) = words {
+        composer.add(Kind::Reasoning, &fit("Thinking about it:", words + 3));
+    }
+    let finish = say(ask, behaviour, &mut composer);
+    let Composer { blocks, cut, .. } = composer;
+    let reasoning = |block: &&Block| matches!(block.kind, Kind::Reasoning);
+    let cached = behaviour.cached_tokens.min(ask.input_tokens);
     Answer {
-        finish_reason: match &call {
-            _ if cut => "length",
-            Some(_) => "tool_calls",
-            None => "stop",
-        },
-        pieces,
-        call,
+        finish: if cut { Finish::Length } else { finish },
         usage: Usage {
-            prompt: request.prompt_tokens,
-            completion: one * request.n,
-            cached: behaviour.cached_tokens.min(request.prompt_tokens),
+            input: ask.input_tokens,
+            output: blocks.iter().map(Block::tokens).sum::<u64>() * ask.n.max(1),
+            cached,
+            cache_write: behaviour.cache_write_tokens.min(ask.input_tokens - cached),
+            reasoning: blocks.iter().filter(reasoning).map(Block::tokens).sum::<u64>() * ask.n.max(1),
         },
+        blocks,
     }
 }
 
-fn call(request: &Request, tool: &Tool) -> (String, Option<ToolCall>) {
-    let name_tokens = tokens::count(&tool.name);
-    let head = ToolCall {
-        name: tool.name.clone(),
-        function: tool.parameters.is_some(),
-        tokens: request.limit.map_or(name_tokens, |limit| limit.min(name_tokens)),
-    };
-    let arguments = match &tool.parameters {
-        Some(schema) => object_sample(schema, &request.prompt).to_string(),
-        None => request.prompt.clone(),
-    };
-    (arguments, Some(head))
+/// Puts blocks together under one limit.
+struct Composer {
+    limit: Option<u64>,
+    per_piece: u32,
+    blocks: Vec<Block>,
+    cut: bool,
 }
 
-fn text(request: &Request, behaviour: &Behaviour) -> String {
-    let echo = &request.prompt[..request.prompt.floor_char_boundary(ECHO_BYTES)];
-    let said = format!("You said: {echo}");
-    let said = behaviour.output_words.map_or(said.clone(), |words| fit(&said, words));
-    let text = match &request.format {
-        Format::Text => said,
-        Format::Object => json!({"said": said}).to_string(),
-        Format::Schema(schema) => object_sample(schema, &said).to_string(),
+impl Composer {
+    fn add(&mut self, kind: Kind, text: &str) {
+        if self.cut {
+            return;
+        }
+        let head = match &kind {
+            Kind::Call { tokens, .. } => *tokens,
+            _ => 0,
+        };
+        let limit = self.limit.map(|limit| limit.saturating_sub(head));
+        let (pieces, cut) = tokens::pieces(text, self.per_piece, limit);
+        let block = Block { kind, pieces };
+        self.limit = self.limit.map(|limit| limit.saturating_sub(block.tokens()));
+        self.cut = cut;
+        self.blocks.push(block);
+    }
+
+    fn call(&mut self, tool: &Tool, prompt: &str) {
+        let tokens = tokens::count(&tool.name);
+        let kind = Kind::Call {
+            name: tool.name.clone(),
+            function: tool.parameters.is_some(),
+            tokens: self.limit.map_or(tokens, |limit| limit.min(tokens)),
+        };
+        let arguments = match &tool.parameters {
+            Some(schema) => object_sample(schema, prompt).to_string(),
+            None => prompt.to_owned(),
+        };
+        self.add(kind, &arguments);
+    }
+}
+
+fn say(ask: &Ask, behaviour: &Behaviour, composer: &mut Composer) -> Finish {
+    if behaviour.refuse {
+        composer.add(Kind::Refusal, REFUSAL);
+        return Finish::Refusal;
+    }
+    if let Some(tool) = &ask.forced {
+        composer.call(tool, &ask.prompt);
+        return Finish::ToolCalls;
+    }
+    if let Some(calls) = behaviour.calls
+        && ask.results.is_empty()
+        && !ask.no_tools
+        && !ask.tools.is_empty()
+    {
+        let tools = ask.tools.iter().cycle().take(calls as usize);
+        tools.for_each(|tool| composer.call(tool, &ask.prompt));
+        return Finish::ToolCalls;
+    }
+    let (text, met) = text(ask, behaviour);
+    composer.add(Kind::Text, &text);
+    match met {
+        _ if behaviour.filter => Finish::ContentFilter,
+        Some(stop) => Finish::StopSequence(stop),
+        None => Finish::Stop,
+    }
+}
+
+/// The text, and the stop sequence that ended it.
+fn text(ask: &Ask, behaviour: &Behaviour) -> (String, Option<String>) {
+    let echo = |text: &str| text[..text.floor_char_boundary(ECHO_BYTES)].to_owned();
+    let said = if ask.results.is_empty() {
+        format!("You said: {}{}", echo(&ask.prompt), ask.attachments.note())
+    } else {
+        format!("The tools said: {}", echo(&ask.results.join(", ")))
     };
-    let end = request
+    let said = behaviour.output_words.map_or(said.clone(), |words| fit(&said, words));
+    let text = match &ask.format {
+        Form::Text => said,
+        Form::Object => json!({"said": said}).to_string(),
+        Form::Schema(schema) => object_sample(schema, &said).to_string(),
+    };
+    let met = ask
         .stop
         .iter()
         .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(stop.as_str()));
-    match end.min() {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+        .filter_map(|stop| Some((text.find(stop.as_str())?, stop)))
+        .min_by_key(|(place, _)| *place);
+    match met {
+        Some((place, stop)) => (text[..place].to_owned(), Some(stop.clone())),
+        None => (text, None),
     }
 }
 
@@ -161,7 +241,7 @@ fn sample(schema: &Value, text: &str, depth: usize) -> Value {
         None if schema.get("properties").is_some() => Some("object"),
         None => None,
     };
-    match kind {
+    match kind.map(str::to_ascii_lowercase).as_deref() {
         Some("object") => {
             let properties = schema.get("properties").and_then(Value::as_object);
             let fields = properties.into_iter().flatten();

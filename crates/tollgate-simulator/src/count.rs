@@ -74,6 +74,9 @@ impl Stats {
 pub struct Call {
     /// The request's `x-client-request-id`.
     pub id: Option<String>,
+    /// The wire format that it spoke.
+    #[serde(default)]
+    pub format: String,
     /// The model asked for; `None` if the request was refused before it was known.
     pub model: Option<String>,
     /// The HTTP status; 0 while none has been sent, and for ever if the client left before.
@@ -151,6 +154,7 @@ impl Counter {
         inner.stats.open += 1;
         inner.log.push_back(Call {
             id,
+            format: String::new(),
             model: None,
             status: 0,
             outcome: Outcome::Open,
@@ -203,6 +207,11 @@ impl Ticket {
             call.model = model;
             call.stream = stream;
         });
+    }
+
+    /// Notes the wire format.
+    pub(crate) fn format(&self, name: &str) {
+        self.change(|call| call.format = name.to_owned());
     }
 
     /// Notes the status line.

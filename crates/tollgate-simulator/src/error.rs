@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::trouble::ErrorKind;
+
 /// An error answer: `{"error":{"message","type","param","code"}}` under a status.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -10,6 +12,8 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     pub(crate) param: Option<String>,
     pub(crate) code: Option<&'static str>,
+    /// The kind, for formats that word it in another way.
+    pub(crate) means: Option<ErrorKind>,
 }
 
 impl ApiError {
@@ -21,6 +25,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             code: None,
+            means: None,
         }
     }
 
@@ -89,6 +94,31 @@ impl ApiError {
             message: message.into(),
             param: None,
             code,
+            means: None,
+        }
+    }
+
+    /// An error of a kind, as OpenAI words it.
+    pub(crate) fn of_kind(kind: ErrorKind) -> Self {
+        let error = match kind {
+            ErrorKind::ContextLength => Self::invalid(
+                "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 \
+                 tokens. Please reduce the length of the messages.",
+            )
+            .param("messages")
+            .code("context_length_exceeded"),
+            ErrorKind::ContentPolicy => Self::invalid("Your request was rejected as a result of our safety system.")
+                .code("content_policy_violation"),
+            ErrorKind::Overloaded => Self::scripted(503),
+            ErrorKind::Quota => Self {
+                kind: "insufficient_quota",
+                message: "You exceeded your current quota, please check your plan and billing details.".into(),
+                ..Self::scripted(429).code("insufficient_quota")
+            },
+        };
+        Self {
+            means: Some(kind),
+            ..error
         }
     }
 

@@ -17,17 +17,23 @@
 //! `#sim:words=200`, `#sim:cached_tokens=10`, `#sim:retry_after_s=2`, `#sim:omit_usage`. An unknown one is a 400.
 
 mod answer;
-mod chat;
+mod anthropic;
+mod ask;
+mod call;
+mod check;
 mod count;
+mod embed;
 mod error;
+mod format;
+mod gemini;
+mod openai;
 mod play;
-mod request;
+mod responses;
 mod routes;
 mod script;
 mod serve;
 mod tokens;
 mod trouble;
-mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

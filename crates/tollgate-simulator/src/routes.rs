@@ -1,9 +1,11 @@
 //! The simulator's HTTP surface: the provider's own endpoints, and those by which a test reads and steers it.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::{Path, Request, State},
     response::Response,
     routing::{get, post},
 };
@@ -14,9 +16,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Script, Simulator,
-    chat::{self, error_response},
+    Script, Simulator, anthropic,
+    call::{self, error_response},
     error::ApiError,
+    format::WireFormat,
+    gemini::{self, Gemini},
+    openai, responses,
 };
 
 /// Largest chat request, in bytes.
@@ -36,6 +41,16 @@ struct App {
 pub(crate) fn router(simulator: Simulator, stop: CancellationToken) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(completions))
+        .route("/openai/deployments/{deployment}/chat/completions", post(deployed))
+        .route("/v1/responses", post(responses))
+        .route("/v1/embeddings", post(embeddings))
+        .route("/v1/messages", post(messages))
+        .route("/v1/messages/count_tokens", post(count_tokens))
+        .route("/v1beta/models/{*call}", post(gemini))
+        .route(
+            "/v1/projects/{project}/locations/{location}/publishers/google/models/{*call}",
+            post(gemini),
+        )
         .route("/v1/models", get(models))
         .route("/stats", get(stats))
         .route("/calls", get(calls))
@@ -46,22 +61,67 @@ pub(crate) fn router(simulator: Simulator, stop: CancellationToken) -> Router {
         .with_state(App { simulator, stop })
 }
 
-async fn completions(State(app): State<App>, request: Request) -> Response {
+async fn completions(state: State<App>, request: Request) -> Response {
+    serve(state, request, openai::Chat { deployment: None }).await
+}
+
+async fn deployed(state: State<App>, Path(deployment): Path<String>, request: Request) -> Response {
+    let deployment = Some(deployment);
+    serve(state, request, openai::Chat { deployment }).await
+}
+
+async fn responses(state: State<App>, request: Request) -> Response {
+    serve(state, request, responses::Responses).await
+}
+
+async fn embeddings(state: State<App>, request: Request) -> Response {
+    serve(state, request, responses::Embeddings).await
+}
+
+async fn messages(state: State<App>, request: Request) -> Response {
+    serve(state, request, anthropic::Messages { count_only: false }).await
+}
+
+async fn count_tokens(state: State<App>, request: Request) -> Response {
+    serve(state, request, anthropic::Messages { count_only: true }).await
+}
+
+/// `models/{model}:{method}`; a stream must ask for events.
+async fn gemini(state: State<App>, Path(parts): Path<BTreeMap<String, String>>, request: Request) -> Response {
+    let call = parts.get("call").map(String::as_str).unwrap_or_default();
+    let (model, method) = call.rsplit_once(':').unwrap_or_default();
+    let Some(method) = gemini::Method::named(method) else {
+        return unknown_url(request.method().clone(), request.uri().clone()).await;
+    };
+    let as_events = request.uri().query() == Some("alt=sse");
+    if method == gemini::Method::Stream && !as_events {
+        return refuse(&ApiError::invalid("The simulator streams with alt=sse alone."));
+    }
+    let model = model.to_owned();
+    serve(state, request, Gemini { model, method }).await
+}
+
+/// Reads the request and answers it in its format.
+async fn serve(State(app): State<App>, request: Request, format: impl WireFormat) -> Response {
     let (parts, body) = request.into_parts();
     let body = match read(body, CHAT_LIMIT).await {
         Ok(body) => body,
         // Not a call: the request never arrived in full.
-        Err(error) => return error_response(&error),
+        Err(error) => return format.error(&error),
     };
     let id = parts.headers.get("x-client-request-id");
     let id = id.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let ticket = app.simulator.open(id, app.stop);
-    chat::answer(&app.simulator, &parts.headers, body, ticket).await
+    call::answer(&app.simulator, Arc::new(format), &parts.headers, body, ticket).await
+}
+
+fn refuse(error: &ApiError) -> Response {
+    error_response(error.status, &error.body())
 }
 
 async fn models(State(app): State<App>, request: Request) -> Response {
-    if let Err(error) = chat::authenticate(request.headers()) {
-        return error_response(&error);
+    if let Err(error) = call::bearer(request.headers()) {
+        return refuse(&error);
     }
     let active = app.simulator.active();
     let data: Vec<Value> = active
@@ -88,7 +148,7 @@ async fn calls(State(app): State<App>, uri: Uri) -> Response {
         match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
             Some(("since", Ok(number))) => since = number,
             _ => {
-                return error_response(&ApiError::invalid(
+                return refuse(&ApiError::invalid(
                     "The only query parameter is since=N, a call's number.",
                 ));
             }
@@ -104,7 +164,7 @@ async fn script(State(app): State<App>) -> Response {
 async fn replace_script(State(app): State<App>, body: Body) -> Response {
     let bytes = match read(body, SCRIPT_LIMIT).await {
         Ok(bytes) => bytes,
-        Err(error) => return error_response(&error),
+        Err(error) => return refuse(&error),
     };
     match Script::from_json(&bytes) {
         Ok(script) => {
@@ -112,7 +172,7 @@ async fn replace_script(State(app): State<App>, body: Body) -> Response {
             app.simulator.set_script(script);
             response
         }
-        Err(error) => error_response(&ApiError::invalid(error.to_string()).code("invalid_script")),
+        Err(error) => refuse(&ApiError::invalid(error.to_string()).code("invalid_script")),
     }
 }
 
@@ -122,7 +182,7 @@ async fn reset(State(app): State<App>) -> Response {
 }
 
 async fn unknown_url(method: Method, uri: Uri) -> Response {
-    error_response(
+    refuse(
         &ApiError::invalid(format!(
             "Unknown request URL: {method} {}. Please check the URL for typos, or see the docs at \
              https://platform.openai.com/docs/api-reference/.",
@@ -134,7 +194,7 @@ async fn unknown_url(method: Method, uri: Uri) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
-    error_response(
+    refuse(
         &ApiError::invalid(format!("Not allowed to {method} on {}.", uri.path()))
             .with_status(405)
             .code("method_not_supported"),
@@ -160,6 +220,6 @@ fn answer(value: &impl Serialize) -> Response {
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        Err(_) => error_response(&ApiError::scripted(500)),
+        Err(_) => refuse(&ApiError::scripted(500)),
     }
 }

@@ -11,6 +11,18 @@ pub(crate) const MILLION: u32 = 1_000_000;
 /// Most words of an answer.
 pub(crate) const MOST_WORDS: u32 = 200_000;
 
+/// The models that every format answers for, and the one that makes vectors.
+const MODELS: [&str; 8] = [
+    "sim-mini",
+    "sim-large",
+    "sim-claude",
+    "sim-gemini",
+    "sim-embed",
+    "gpt-4o-mini",
+    "gpt-4o",
+    "claude-sonnet-4-5",
+];
+
 /// What the simulator does. All shares are of the calls that pass authentication and validation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,9 +66,7 @@ pub struct Script {
 impl Default for Script {
     fn default() -> Self {
         Self {
-            models: ["sim-mini", "sim-large", "gpt-4o-mini", "gpt-4o"]
-                .map(str::to_owned)
-                .to_vec(),
+            models: MODELS.map(str::to_owned).to_vec(),
             delay_ms: 0,
             chunk_delay_ms: 0,
             chunk_tokens: 1,
@@ -191,6 +201,11 @@ impl Script {
             stall_rate: rule.stall_rate.unwrap_or(self.stall_rate),
             error_in_stream_rate: rule.error_in_stream_rate.unwrap_or(self.error_in_stream_rate),
             omit_usage: rule.omit_usage.unwrap_or(self.omit_usage),
+            calls: None,
+            think_words: None,
+            refuse: false,
+            filter: false,
+            cache_write_tokens: 0,
         }
     }
 
@@ -222,6 +237,16 @@ pub(crate) struct Behaviour {
     pub(crate) stall_rate: f64,
     pub(crate) error_in_stream_rate: f64,
     pub(crate) omit_usage: bool,
+    /// Parallel tool calls, when there are tools to call.
+    pub(crate) calls: Option<u32>,
+    /// Words of reasoning before the answer.
+    pub(crate) think_words: Option<u32>,
+    /// The answer is a refusal.
+    pub(crate) refuse: bool,
+    /// The answer ends because its content was filtered.
+    pub(crate) filter: bool,
+    /// Prompt tokens reported as written to a cache.
+    pub(crate) cache_write_tokens: u64,
 }
 
 impl Behaviour {

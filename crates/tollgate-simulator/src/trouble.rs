@@ -4,7 +4,13 @@
 //! reached one happens and pays for it. Over N calls a rate r therefore gives N·r troubles, give or take one, which
 //! lets a test compare counts instead of bounding a probability.
 
-use crate::script::{Behaviour, MILLION, MOST_WORDS, Script, is_error};
+use crate::{
+    error::ApiError,
+    script::{Behaviour, MILLION, MOST_WORDS, Script, is_error},
+};
+
+/// Most parallel calls of one answer.
+const MOST_CALLS: u32 = 64;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +24,28 @@ pub(crate) enum Trouble {
     Stall,
     /// An error inside a 200.
     ErrorInside,
+    /// An error of a kind that services word each in its own way.
+    Kind(ErrorKind),
+}
+
+/// A kind of error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum ErrorKind {
+    ContextLength,
+    ContentPolicy,
+    Overloaded,
+    Quota,
+}
+
+impl Trouble {
+    /// The error with which the call is refused, if it is.
+    pub(crate) fn error(self) -> Option<ApiError> {
+        match self {
+            Self::Error(status) => Some(ApiError::scripted(status)),
+            Self::Kind(kind) => Some(ApiError::of_kind(kind)),
+            Self::None | Self::Cut | Self::Stall | Self::ErrorInside => None,
+        }
+    }
 }
 
 /// The draws of one script: a credit per trouble and per rule, in script order with the script itself first.
@@ -120,6 +148,21 @@ pub(crate) fn directives(prompt: &str, behaviour: &mut Behaviour) -> Result<Opti
             "delay_ms" => behaviour.delay_ms = number()?.into(),
             "chunk_delay_ms" => behaviour.chunk_delay_ms = number()?.into(),
             "chunk_tokens" => behaviour.chunk_tokens = number()?.max(1),
+            "calls" => behaviour.calls = Some(number()?.min(MOST_CALLS)),
+            "think" if value.is_empty() => behaviour.think_words = Some(12),
+            "think" => behaviour.think_words = Some(number()?.min(MOST_WORDS)),
+            "refuse" if value.is_empty() => behaviour.refuse = true,
+            "filter" if value.is_empty() => behaviour.filter = true,
+            "cache_write_tokens" => behaviour.cache_write_tokens = number()?.into(),
+            "error_kind" => {
+                trouble = Some(Trouble::Kind(match value {
+                    "context_length" => ErrorKind::ContextLength,
+                    "content_policy" => ErrorKind::ContentPolicy,
+                    "overloaded" => ErrorKind::Overloaded,
+                    "quota" => ErrorKind::Quota,
+                    _ => return Err(directive.to_owned()),
+                }));
+            }
             "words" => behaviour.output_words = Some(number()?.min(MOST_WORDS)),
             "cached_tokens" => behaviour.cached_tokens = number()?.into(),
             "retry_after_s" => behaviour.retry_after_s = Some(number()?.into()),

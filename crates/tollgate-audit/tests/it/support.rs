@@ -210,6 +210,7 @@ pub(crate) fn settlement() -> Settlement {
             cached_input_tokens: 400,
             output_tokens: 200,
             reasoning_tokens: 20,
+            ..Usage::default()
         },
         usage_source: UsageSource::Provider,
         ended_at: Millis(START.0 + 1500),
@@ -241,6 +242,7 @@ pub(crate) fn concluded(number: u128) -> LedgerEvent {
         caller: caller(),
         model: "fast".to_owned(),
         dialect: Dialect::Native,
+        operation: Default::default(),
         stream: false,
         state: RequestState::Failed,
         error: Some(ErrorCode::ProviderTimeout),

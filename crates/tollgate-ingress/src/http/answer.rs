@@ -72,7 +72,7 @@ pub(super) async fn answer(mut ticket: Ticket, dialect: Dialect, form: Form) -> 
 /// The rest of an answer. A failure is a piece of its own, and nothing follows it that would look like an end.
 fn pieces(ticket: Ticket, first: Bytes, dialect: Dialect, form: Form) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let start = (Some(ticket), Some(first), true);
-    stream::unfold(start, async move |(ticket, first, is_first)| {
+    stream::unfold(start, move |(ticket, first, is_first)| async move {
         let mut ticket = ticket?;
         let event = match first {
             Some(first) => Event::Frame(first),

@@ -2,47 +2,49 @@
 
 use serde_json::{Map, Value};
 
-use super::check::{Object, long_array, name, not_supported, wrong_type};
-use crate::error::ApiError;
+use crate::check::{Object, long_array, name, not_supported, wrong_type};
+use crate::{
+    ask::{Form, Tool},
+    error::ApiError,
+};
 
 const MOST_TOOLS: usize = 128;
 
-/// A tool the answer may call.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tool {
-    pub(crate) name: String,
-    /// JSON schema of a function's arguments; `None` for a custom tool, whose input is plain text.
-    pub(crate) parameters: Option<Value>,
+/// The request's tools and the choice among them.
+#[derive(Default)]
+pub(super) struct Tools {
+    pub(super) offered: Vec<Tool>,
+    /// The tool the answer has to call: the one the request names, or the first it offers.
+    pub(super) forced: Option<Tool>,
+    pub(super) none: bool,
 }
 
-/// What form the text of the answer must have.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Format {
-    Text,
-    /// Any JSON object.
-    Object,
-    /// A JSON object of this schema.
-    Schema(Value),
-}
-
-/// The tool the answer has to call, if the request forces one: the one it names, or the first it offers.
-pub(crate) fn forced(request: &Object<'_>) -> Result<Option<Tool>, ApiError> {
-    let tools = offered(request)?;
+/// Reads the tools and the choice among them.
+pub(super) fn read(request: &Object<'_>) -> Result<Tools, ApiError> {
+    let offered = offered(request)?;
     let Some(choice) = request.get("tool_choice") else {
-        return Ok(None);
+        return Ok(Tools {
+            offered,
+            ..Tools::default()
+        });
     };
-    if tools.is_empty() {
+    if offered.is_empty() {
         return Err(only_with_tools("tool_choice"));
     }
-    match choice {
+    let forced = match choice {
         Value::String(mode) => match mode.as_str() {
-            "none" | "auto" => Ok(None),
-            "required" => Ok(tools.into_iter().next()),
-            other => Err(not_supported("tool_choice", other, &["none", "auto", "required"])),
+            "none" | "auto" => None,
+            "required" => offered.first().cloned(),
+            other => return Err(not_supported("tool_choice", other, &["none", "auto", "required"])),
         },
-        Value::Object(map) => named(map, tools),
-        other => Err(wrong_type("tool_choice", "one of a string or object", other)),
-    }
+        Value::Object(map) => named(map, offered.clone())?,
+        other => return Err(wrong_type("tool_choice", "one of a string or object", other)),
+    };
+    Ok(Tools {
+        none: choice == "none",
+        offered,
+        forced,
+    })
 }
 
 /// A choice that is an object: one tool by name, or a list of allowed ones.
@@ -150,9 +152,9 @@ fn only_with_tools(field: &str) -> ApiError {
 }
 
 /// The `response_format` of the request.
-pub(crate) fn format(request: &Object<'_>) -> Result<Format, ApiError> {
+pub(crate) fn format(request: &Object<'_>) -> Result<Form, ApiError> {
     let Some(value) = request.get("response_format") else {
-        return Ok(Format::Text);
+        return Ok(Form::Text);
     };
     let format = Object::of(value, "response_format")?;
     match format.choice("type", &["json_object", "json_schema", "text"])? {
@@ -168,11 +170,11 @@ pub(crate) fn format(request: &Object<'_>) -> Result<Format, ApiError> {
                 .cloned()
                 .unwrap_or_else(|| Value::Object(Map::new()));
             Object::of(&schema, "response_format.json_schema.schema")?;
-            Ok(Format::Schema(schema))
+            Ok(Form::Schema(schema))
         }
         kind => {
             format.only(&["type"])?;
-            Ok(if kind == "text" { Format::Text } else { Format::Object })
+            Ok(if kind == "text" { Form::Text } else { Form::Object })
         }
     }
 }

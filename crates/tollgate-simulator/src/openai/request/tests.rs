@@ -13,7 +13,7 @@ fn with(fields: Value) -> Value {
     body
 }
 
-fn check(body: &Value) -> Result<Request, ApiError> {
+fn check(body: &Value) -> Result<Ask, ApiError> {
     validate(body, &["sim-mini".to_owned()])
 }
 

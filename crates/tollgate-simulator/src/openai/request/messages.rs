@@ -2,16 +2,18 @@
 
 use serde_json::Value;
 
-use super::check::{Object, empty_array, wrong_type};
-use crate::{error::ApiError, tokens};
+use crate::check::{Object, empty_array, wrong_type};
+use crate::{
+    ask::{Attachments, TOKENS_PER_ATTACHMENT},
+    error::ApiError,
+    tokens,
+};
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// Tokens the wire format costs for each message, and once for the answer's opening.
 const TOKENS_PER_MESSAGE: u64 = 4;
 const TOKENS_TO_OPEN: u64 = 3;
-/// Flat price of an image, an audio clip or a file.
-const TOKENS_PER_ATTACHMENT: u64 = 85;
 
 /// What the answer needs to know about the messages.
 #[derive(Debug, Default)]
@@ -20,6 +22,10 @@ pub(crate) struct Messages {
     pub(crate) last_user: String,
     /// Tokens of all text and attachments, with the format's own.
     pub(crate) prompt_tokens: u64,
+    /// What the last user message holds beside text.
+    pub(crate) attachments: Attachments,
+    /// Texts of the tool messages at the end.
+    pub(crate) results: Vec<String>,
     /// Whether any message has the word JSON in it.
     pub(crate) says_json: bool,
 }
@@ -127,6 +133,9 @@ fn one(message: &Object<'_>, role: &str, seen: &mut Messages) -> Result<(), ApiE
     })?;
     message.maybe_string("name")?;
     seen.prompt_tokens += TOKENS_PER_MESSAGE;
+    if role == "user" {
+        seen.attachments = Attachments::default();
+    }
     let mut texts = Vec::new();
     match message.get("content") {
         None if role == "assistant" && speaks_otherwise(message) => {}
@@ -158,8 +167,13 @@ fn one(message: &Object<'_>, role: &str, seen: &mut Messages) -> Result<(), ApiE
     for text in &texts {
         seen.text(text);
     }
-    if role == "user" {
-        seen.last_user = texts.join(" ");
+    match role {
+        "user" => seen.last_user = texts.join(" "),
+        "tool" => seen.results.push(texts.join(" ")),
+        _ => {}
+    }
+    if role != "tool" {
+        seen.results.clear();
     }
     Ok(())
 }
@@ -218,6 +232,11 @@ fn part<'a>(value: &'a Value, path: &str, role: &str, seen: &mut Messages) -> Re
         }
     }
     seen.prompt_tokens += TOKENS_PER_ATTACHMENT;
+    *match kind {
+        "image_url" => &mut seen.attachments.images,
+        "input_audio" => &mut seen.attachments.sounds,
+        _ => &mut seen.attachments.files,
+    } += 1;
     Ok(None)
 }
 
@@ -237,7 +256,7 @@ fn calls(message: &Object<'_>) -> Result<Option<Vec<String>>, ApiError> {
         let inner = Object::of(call.required(kind)?, &inner_path)?;
         let payload = if kind == "function" { "arguments" } else { "input" };
         inner.only(&["name", payload])?;
-        super::check::name(&inner)?;
+        crate::check::name(&inner)?;
         inner.string(payload)?;
     }
     Ok(Some(ids))

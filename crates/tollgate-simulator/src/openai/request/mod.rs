@@ -3,15 +3,16 @@
 //! Written from the service's own reference and its error texts, never from Tollgate's dialect crate, so that a
 //! mistake there meets a refusal here.
 
-mod check;
 mod messages;
 mod tools;
 
 use serde_json::Value;
 
-use self::check::{Object, empty_array, long_array, wrong_type};
-pub(crate) use self::tools::{Format, Tool};
-use crate::error::ApiError;
+use crate::{
+    ask::{Ask, Form},
+    check::{self, Object, empty_array, long_array, wrong_type},
+    error::ApiError,
+};
 
 /// Every top-level field the service knows.
 const FIELDS: [&str; 36] = [
@@ -55,53 +56,8 @@ const FIELDS: [&str; 36] = [
 
 const MOST_STOPS: usize = 4;
 
-/// A request that passed, reduced to what the answer depends on.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) model: String,
-    pub(crate) stream: bool,
-    /// Send a usage chunk at the end of the stream.
-    pub(crate) include_usage: bool,
-    /// Number of choices, 1 to 8.
-    pub(crate) n: u64,
-    /// Most answer tokens of a choice.
-    pub(crate) limit: Option<u64>,
-    pub(crate) stop: Vec<String>,
-    /// The text of the last user message; empty without one.
-    pub(crate) prompt: String,
-    pub(crate) prompt_tokens: u64,
-    /// The tool the answer has to call.
-    pub(crate) tool: Option<Tool>,
-    pub(crate) format: Format,
-}
-
-/// What can be said of a request even if it is refused: its model and whether it wants a stream.
-pub(crate) fn glance(body: &Value) -> (Option<String>, bool) {
-    let model = body.get("model").and_then(Value::as_str);
-    (
-        model.map(str::to_owned),
-        body.get("stream").and_then(Value::as_bool).unwrap_or(false),
-    )
-}
-
-/// Parses the body. Not JSON, or not an object, is an error in the service's words.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
-    let unreadable = || {
-        ApiError::invalid(
-            "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP \
-             library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
-        )
-    };
-    let value: Value = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err(unreadable())
-    }
-}
-
 /// Checks a parsed body against the service's rules and this provider's models.
-pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Request, ApiError> {
+pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Ask, ApiError> {
     let request = Object::of(body, "")?;
     request.only(&FIELDS)?;
     if request.get("model").is_none() {
@@ -121,19 +77,22 @@ pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Request, ApiEr
     extras(&request)?;
     let limit = limit(&request)?;
     let stop = stops(&request)?;
-    let tool = tools::forced(&request)?;
+    let tools = tools::read(&request)?;
     let format = tools::format(&request)?;
 
     request.required("messages")?;
     let list = request.maybe_filled_array("messages")?.map_or(&[][..], Vec::as_slice);
     let messages = messages::read(list)?;
-    if format == Format::Object && !messages.says_json {
+    if format == Form::Object && !messages.says_json {
         return Err(ApiError::invalid(
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
         )
         .param("messages"));
     }
-    Ok(Request {
+    let logprobs = request.maybe_bool("logprobs")?.unwrap_or(false);
+    let top = request.maybe_integer("top_logprobs", 0, 20)?.unwrap_or(0);
+    let effort = request.maybe_string("reasoning_effort")?;
+    Ok(Ask {
         model: model.to_owned(),
         stream,
         include_usage,
@@ -141,9 +100,15 @@ pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Request, ApiEr
         limit,
         stop,
         prompt: messages.last_user,
-        prompt_tokens: messages.prompt_tokens,
-        tool,
+        input_tokens: messages.prompt_tokens,
+        tools: tools.offered,
+        forced: tools.forced,
+        no_tools: tools.none,
         format,
+        reasoning: effort.is_some_and(|effort| effort != "none"),
+        logprobs: logprobs.then_some(top.unsigned_abs()),
+        attachments: messages.attachments,
+        results: messages.results,
     })
 }
 
