@@ -19,6 +19,7 @@
 mod answer;
 mod anthropic;
 mod ask;
+mod bedrock;
 mod call;
 mod check;
 mod count;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Script, Simulator, anthropic,
+    bedrock::Converse,
     call::{self, error_response},
     error::ApiError,
     format::WireFormat,
@@ -51,6 +52,8 @@ pub(crate) fn router(simulator: Simulator, stop: CancellationToken) -> Router {
             "/v1/projects/{project}/locations/{location}/publishers/google/models/{*call}",
             post(gemini),
         )
+        .route("/model/{model}/converse", post(converse))
+        .route("/model/{model}/converse-stream", post(converse_stream))
         .route("/v1/models", get(models))
         .route("/stats", get(stats))
         .route("/calls", get(calls))
@@ -84,6 +87,14 @@ async fn messages(state: State<App>, request: Request) -> Response {
 
 async fn count_tokens(state: State<App>, request: Request) -> Response {
     serve(state, request, anthropic::Messages { count_only: true }).await
+}
+
+async fn converse(state: State<App>, Path(model): Path<String>, request: Request) -> Response {
+    serve(state, request, Converse { model, stream: false }).await
+}
+
+async fn converse_stream(state: State<App>, Path(model): Path<String>, request: Request) -> Response {
+    serve(state, request, Converse { model, stream: true }).await
 }
 
 /// `models/{model}:{method}`; a stream must ask for events.
