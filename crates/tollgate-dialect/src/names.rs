@@ -21,11 +21,16 @@ pub(crate) struct Names {
 impl Names {
     /// The provider's form of a client's name.
     pub(crate) fn to_wire(&mut self, name: &str, rule: Rule) -> String {
+        self.to_wire_as(name, name, rule)
+    }
+
+    /// The same, made of another text.
+    pub(crate) fn to_wire_as(&mut self, name: &str, from: &str, rule: Rule) -> String {
         if let Some(known) = self.wire.get(name) {
             return known.clone();
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || rule.also.contains(c);
-        let plain: String = name
+        let plain: String = from
             .chars()
             .map(|c| if allowed(c) { c } else { '_' })
             .take(rule.longest)

@@ -1,22 +1,60 @@
-//! Counting.
+//! Counting a conversation's tokens: `POST /v1/messages/count_tokens`.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tollgate_types::{RequestView, chat::ChatRequest};
+
+use super::{client, provider, write};
 use crate::{
     BadAnswer, Invalid, Refused,
+    names::Names,
     side::{Losses, Target},
 };
-use bytes::Bytes;
-use tollgate_types::{RequestView, chat::ChatRequest};
-pub(crate) fn view_count(_body: &[u8]) -> Result<RequestView, Invalid> {
-    unimplemented!()
+
+/// Fields of a request that are no part of what is counted.
+const NOT_COUNTED: [&str; 8] = [
+    "max_tokens",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "metadata",
+    "service_tier",
+];
+
+/// Reads what stages need to know.
+pub(crate) fn view_count(body: &[u8]) -> Result<RequestView, Invalid> {
+    let view = client::head(body)?;
+    Ok(RequestView {
+        stream: false,
+        max_output_tokens: Some(0),
+        ..view
+    })
 }
-pub(crate) fn count_body(_body: &[u8], _model: &str) -> Result<Bytes, Invalid> {
-    unimplemented!()
+
+/// A client's own bytes for the provider's `model`.
+pub(crate) fn count_body(body: &[u8], model: &str) -> Result<Bytes, Invalid> {
+    provider::readdress(body, model)
 }
-pub(crate) fn write_count(_r: &ChatRequest, _t: &Target<'_>, _l: &mut Losses) -> Result<Bytes, Refused> {
-    unimplemented!()
+
+/// The request in this dialect.
+pub(crate) fn write_count(request: &ChatRequest, target: &Target<'_>, losses: &mut Losses) -> Result<Bytes, Refused> {
+    let mut body = write::request(request, target, &mut Names::default(), losses)?.body;
+    NOT_COUNTED.iter().for_each(|name| drop(body.shift_remove(*name)));
+    Ok(Value::Object(body).to_string().into())
 }
-pub(crate) fn read_count(_body: &[u8]) -> Result<u64, BadAnswer> {
-    unimplemented!()
+
+/// What the answer says.
+pub(crate) fn read_count(body: &[u8]) -> Result<u64, BadAnswer> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| BadAnswer::NotJson)?;
+    value
+        .get("input_tokens")
+        .and_then(Value::as_u64)
+        .ok_or(BadAnswer::Lacks("a count"))
 }
-pub(crate) fn count_answer(_tokens: u64) -> Bytes {
-    unimplemented!()
+
+/// The answer for a client.
+pub(crate) fn count_answer(tokens: u64) -> Bytes {
+    json!({ "input_tokens": tokens }).to_string().into()
 }

@@ -13,11 +13,11 @@
 mod error;
 mod event_stream;
 mod media;
-mod model;
+pub(crate) mod model;
 pub mod provider;
 mod read;
-mod reasoning;
-mod schema;
+pub(crate) mod reasoning;
+pub(crate) mod schema;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 /// Who made a model, and which of Converse's options it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Model {
+pub(crate) enum Model {
     /// With its family and version.
     Claude(Family, (u32, u32)),
     Nova,
@@ -16,7 +16,7 @@ pub(super) enum Model {
 
 /// What Claude models are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     Opus,
     Sonnet,
     Haiku,
@@ -26,7 +26,7 @@ pub(super) enum Family {
 
 /// How a model is told to reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Thinking {
+pub(crate) enum Thinking {
     Never,
     /// With a budget of tokens.
     Budget,
@@ -38,7 +38,7 @@ pub(super) enum Thinking {
 
 /// How a model is told not to reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoThinking {
+pub(crate) enum NoThinking {
     /// It does not unless asked.
     Unasked,
     /// By this type of `thinking`.
@@ -49,7 +49,7 @@ pub(super) enum NoThinking {
 
 impl Model {
     /// Reads an id, which may be an ARN or have a region's prefix.
-    pub(super) fn of(id: &str) -> Self {
+    pub(crate) fn of(id: &str) -> Self {
         const PLAIN: [&str; 5] = ["amazon.", "meta.", "cohere.", "ai21.", "writer."];
         const OPEN: [&str; 9] = [
             "deepseek.",
@@ -103,7 +103,7 @@ impl Model {
     }
 
     /// The version, if it is a Claude.
-    pub(super) const fn claude_version(self) -> Option<(u32, u32)> {
+    pub(crate) const fn claude_version(self) -> Option<(u32, u32)> {
         match self {
             Self::Claude(_, version) => Some(version),
             _ => None,
@@ -114,41 +114,41 @@ impl Model {
         self.claude_version().is_some_and(|own| own >= version)
     }
 
-    pub(super) const fn is_claude(self) -> bool {
+    pub(crate) const fn is_claude(self) -> bool {
         self.claude_version().is_some()
     }
 
     /// Whether it takes marks of what to keep in its cache. Others would refuse the request for one.
-    pub(super) const fn caches(self) -> bool {
+    pub(crate) const fn caches(self) -> bool {
         matches!(self, Self::Claude(..) | Self::Nova | Self::Unknown)
     }
 
     /// Whether it keeps its cache for an hour when asked.
-    pub(super) fn caches_for_an_hour(self) -> bool {
+    pub(crate) fn caches_for_an_hour(self) -> bool {
         self.is_claude_since((4, 5)) || self == Self::Unknown
     }
 
     /// Whether it holds to a schema, in its answer and in the arguments of strict tools.
-    pub(super) fn holds_to_schemas(self) -> bool {
+    pub(crate) fn holds_to_schemas(self) -> bool {
         self.is_claude_since((4, 5)) || matches!(self, Self::Open | Self::Unknown)
     }
 
     /// Whether Converse can keep it from making several calls at once.
-    pub(super) fn takes_one_call_at_a_time(self) -> bool {
+    pub(crate) fn takes_one_call_at_a_time(self) -> bool {
         self.is_claude_since((4, 5))
     }
 
     /// Whether it reasons unless told not to. Such a model cannot be made to call a tool meanwhile.
-    pub(super) fn thinks_unasked(self) -> bool {
+    pub(crate) fn thinks_unasked(self) -> bool {
         self.is_claude_since((5, 0))
     }
 
     /// Whether it takes no other temperature, nor any limit of the tokens to choose from.
-    pub(super) fn has_fixed_sampling(self) -> bool {
+    pub(crate) fn has_fixed_sampling(self) -> bool {
         self.is_claude_since((4, 7))
     }
 
-    pub(super) fn thinking(self) -> Thinking {
+    pub(crate) fn thinking(self) -> Thinking {
         match self.claude_version() {
             None => Thinking::Effort,
             Some(version) if version < (3, 7) => Thinking::Never,
@@ -157,7 +157,7 @@ impl Model {
         }
     }
 
-    pub(super) fn no_thinking(self) -> NoThinking {
+    pub(crate) fn no_thinking(self) -> NoThinking {
         match self {
             Self::Claude(_, version) if version < (5, 0) => NoThinking::Unasked,
             Self::Claude(Family::Sonnet, version) if version >= (5, 5) => NoThinking::Say("between_tools"),

@@ -42,7 +42,7 @@ pub(crate) fn write(
     let model = Model::of(target.model);
     let mut names = Names::default();
     refuse_unsayable(request, losses)?;
-    let plan = reasoning::plan(request, model, losses)?;
+    let plan = reasoning::plan(request, request.max_output_tokens.unwrap_or(u64::MAX), model, losses)?;
     let mut additional_model_request_fields = Map::new();
     let inference_config = inference(request, model, plan.on, losses)?;
     top_k(request, model, plan.on, &mut additional_model_request_fields, losses)?;

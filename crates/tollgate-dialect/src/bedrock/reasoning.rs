@@ -11,15 +11,16 @@ const LEAST_BUDGET: u64 = 1024;
 
 /// What is sent.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Claude's own field.
-    pub(super) thinking: Option<Value>,
-    pub(super) effort: Option<&'static str>,
+    pub(crate) thinking: Option<Value>,
+    pub(crate) effort: Option<&'static str>,
     /// Whether the model was told to reason, in a way that rules out other wishes.
-    pub(super) on: bool,
+    pub(crate) on: bool,
 }
 
-pub(super) fn plan(request: &ChatRequest, model: Model, losses: &mut Losses) -> Result<Plan, Refused> {
+/// `limit` is the most that the answer may have, in tokens.
+pub(crate) fn plan(request: &ChatRequest, limit: u64, model: Model, losses: &mut Losses) -> Result<Plan, Refused> {
     let Some(asked) = request.reasoning else {
         return Ok(Plan::default());
     };
@@ -36,7 +37,7 @@ pub(super) fn plan(request: &ChatRequest, model: Model, losses: &mut Losses) -> 
             losses.cannot("reasoning")?;
             Ok(Plan::default())
         }
-        Thinking::Budget => with_budget(request, &asked, losses),
+        Thinking::Budget => with_budget(request, limit, &asked, losses),
         Thinking::Adaptive => Ok(Plan {
             thinking: Some(thinking("adaptive", None, &asked)),
             effort: effort(&asked).map(|effort| word(effort, model)),
@@ -71,13 +72,12 @@ fn off(model: Model, losses: &mut Losses) -> Result<Plan, Refused> {
 }
 
 /// The budget must be less than the limit of the answer, of which it is a part.
-fn with_budget(request: &ChatRequest, asked: &Reasoning, losses: &mut Losses) -> Result<Plan, Refused> {
+fn with_budget(request: &ChatRequest, limit: u64, asked: &Reasoning, losses: &mut Losses) -> Result<Plan, Refused> {
     if !is_replayable(&request.messages) {
         // No client can help it: its dialect may have no place for signatures. So no reason to refuse, but to tell.
         losses.dropped.push("reasoning, whose last part is missing".to_owned());
         return Ok(Plan::default());
     }
-    let limit = request.max_output_tokens.unwrap_or(u64::MAX);
     if limit <= LEAST_BUDGET {
         losses.cannot("reasoning in an answer of 1024 tokens or less")?;
         return Ok(Plan::default());

@@ -20,7 +20,7 @@ const REFUSED: [&str; 12] = [
 
 /// The schema as Bedrock takes it, in which no object has fields beside those that it names; an answer for it is one for
 /// the original too. None when that is not so, or the schema says what Bedrock does not take.
-pub(super) fn closed(schema: &Map<String, Value>) -> Option<Map<String, Value>> {
+pub(crate) fn closed(schema: &Map<String, Value>) -> Option<Map<String, Value>> {
     let mut schema = schema.clone();
     close(&mut schema).then_some(schema)
 }
