@@ -32,7 +32,44 @@ pub(crate) struct Options {
     pub(crate) script: Script,
     /// Permits of the simulator's worker.
     pub(crate) concurrency: Option<usize>,
+    /// Workers for every dialect, not for OpenAI's alone.
+    pub(crate) dialects: bool,
 }
+
+/// Public models of the stack, one for each dialect behind it.
+pub(crate) const MODELS: [&str; 5] = [
+    "sim-mini",
+    "via-responses",
+    "via-anthropic",
+    "via-gemini",
+    "via-bedrock",
+];
+/// The same for vectors.
+pub(crate) const EMBEDDERS: [&str; 2] = ["sim-embed", "embed-gemini"];
+/// The providers beside `simulator`: name, entry, and the public model that each serves.
+const DIALECTS: [(&str, &str, &str); 4] = [
+    (
+        "sim-responses",
+        "dialect: openai_responses, base_url: '{}/v1', api_key: 'env:SIMULATOR_KEY'",
+        "via-responses",
+    ),
+    (
+        "sim-anthropic",
+        "dialect: anthropic, base_url: '{}/v1', api_key: 'env:SIMULATOR_KEY'",
+        "via-anthropic",
+    ),
+    (
+        "sim-gemini",
+        "dialect: gemini, base_url: '{}/v1beta', api_key: 'env:SIMULATOR_KEY'",
+        "via-gemini",
+    ),
+    (
+        "sim-bedrock",
+        "dialect: bedrock, base_url: '{}', region: us-east-1, access_key_id: 'env:SIMULATOR_KEY', \
+         secret_access_key: 'env:SIMULATOR_KEY'",
+        "via-bedrock",
+    ),
+];
 
 pub(crate) struct Stack {
     pub(crate) http: String,
@@ -80,7 +117,7 @@ impl Stack {
             ports: &ports,
         };
         env.init().await;
-        let (roles, _) = Supervisor::start(env.roles(&folder), Policy::default());
+        let (roles, _) = Supervisor::start(env.roles(&folder, options.dialects), Policy::default());
         if !roles.all_ready(Duration::from_secs(60)).await {
             panic!("not ready: {:?}\n{}", roles.states().borrow(), logs(&folder));
         }
@@ -303,6 +340,24 @@ fn configuration(options: &Options, simulator: &str) -> String {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
     };
+    let (mut providers, mut models) = (String::new(), String::new());
+    for (name, entry, model) in DIALECTS.iter().filter(|_| options.dialects) {
+        let entry = entry.replace("{}", simulator);
+        writeln!(providers, "  - {{name: {name}, {entry}, concurrency: 64}}").unwrap();
+        let served = if *model == "via-bedrock" {
+            "anthropic.claude-sim-4-5"
+        } else {
+            "sim-mini"
+        };
+        writeln!(
+            models,
+            "  - {{name: {model}, targets: [{{provider: {name}, model: {served}}}]}}"
+        )
+        .unwrap();
+    }
+    if options.dialects {
+        models.push_str("  - {name: embed-gemini, targets: [{provider: sim-gemini, model: sim-embed}]}\n");
+    }
     let mut text = format!(
         "keys:
   - {{name: tests, hash: 'sha256:{}', permissions: [complete, report], tags: {{team: red}}}}
@@ -313,13 +368,14 @@ fn configuration(options: &Options, simulator: &str) -> String {
 providers:
   - {{name: simulator, base_url: '{simulator}/v1', api_key: 'env:SIMULATOR_KEY', concurrency: {}}}
   - {{name: dead, base_url: 'http://127.0.0.1:9/v1', concurrency: 4}}
-models:
+{providers}models:
   - {{name: sim-mini, targets: [{{provider: simulator, model: sim-mini}}]}}
   - {{name: sim-large, targets: [{{provider: simulator, model: sim-large}}]}}
   - {{name: fallback, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
   - {{name: half-dead, targets: [{{provider: dead, model: x}}, {{provider: simulator, model: sim-mini}}]}}
   - {{name: dead, targets: [{{provider: dead, model: x}}]}}
-guardrail:
+  - {{name: sim-embed, targets: [{{provider: simulator, model: sim-embed}}]}}
+{models}guardrail:
   policies:
     - name: strict
       prompt: {{deny: [forbidden fruit], mask: [email, card]}}
@@ -377,9 +433,21 @@ impl Environment<'_> {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn roles(&self, folder: &Paths) -> Vec<Role> {
+    fn roles(&self, folder: &Paths, dialects: bool) -> Vec<Role> {
         let listen = |index: usize| format!("127.0.0.1:{}", self.ports[index]);
-        vec![
+        let key = || [("SIMULATOR_KEY", "sk-secret-of-the-provider".to_owned())];
+        let others = DIALECTS.iter().filter(|_| dialects);
+        let mut roles: Vec<_> = others
+            .map(|(name, _, _)| {
+                self.role(
+                    folder,
+                    &format!("worker-{name}"),
+                    &["worker", "--provider", name],
+                    &key(),
+                )
+            })
+            .collect();
+        roles.extend([
             self.role(
                 folder,
                 "ingress",
@@ -397,12 +465,7 @@ impl Environment<'_> {
                 &[("TOLLGATE_SCREEN_LISTEN", listen(3))],
             ),
             self.role(folder, "router", &["router"], &[]),
-            self.role(
-                folder,
-                "worker",
-                &["worker", "--provider", "simulator"],
-                &[("SIMULATOR_KEY", "sk-secret-of-the-provider".to_owned())],
-            ),
+            self.role(folder, "worker", &["worker", "--provider", "simulator"], &key()),
             self.role(folder, "worker-dead", &["worker", "--provider", "dead"], &[]),
             self.role(
                 folder,
@@ -413,7 +476,8 @@ impl Environment<'_> {
                     ("TOLLGATE_AUDIT_LISTEN", listen(4)),
                 ],
             ),
-        ]
+        ]);
+        roles
     }
 
     fn role(&self, folder: &Paths, name: &str, args: &[&str], env: &[(&str, String)]) -> Role {

@@ -141,7 +141,16 @@ mod tests {
             "logprobs": [{ "token": "secret", "logprob": -1.0, "bytes": [], "top_logprobs": [] }] });
         let mut done = json!({ "type": "response.content_part.done", "item_id": "msg_1", "output_index": 1,
             "content_index": 0, "part": part, "sequence_number": 7 });
-        assert!(seen(&mut done)[0] == (Slot { choice: 1, kind: SlotKind::Whole }, "a secret".to_owned()));
+        assert!(
+            seen(&mut done)[0]
+                == (
+                    Slot {
+                        choice: 1,
+                        kind: SlotKind::Whole
+                    },
+                    "a secret".to_owned()
+                )
+        );
         assert_eq!(
             (&done["part"]["text"], &done["part"]["logprobs"]),
             (&json!("a ***"), &json!([]))

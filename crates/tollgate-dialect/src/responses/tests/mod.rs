@@ -8,10 +8,11 @@ mod traps;
 use bytes::Bytes;
 use serde_json::Value;
 use tollgate_types::chat::{ChatEvent, ChatRequest};
+use tollgate_types::provider::{OnUnsupported, Quirks};
 
 use super::{client, provider};
 use crate::{
-    BadAnswer, OnUnsupported, Quirks, Refused,
+    BadAnswer, Refused,
     side::{Losses, Reader, Target},
 };
 

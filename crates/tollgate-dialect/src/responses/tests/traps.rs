@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tollgate_types::provider::{OnUnsupported, Quirks};
 use tollgate_types::{
     ErrorCode, Usage,
     chat::{ChatEvent, ChatRequest, Effort, FinishReason, Media, Message, Part, Reasoning, Role, Tool},
 };
 
 use super::{follow_values, read, write, write_with};
-use crate::{BadAnswer, OnUnsupported, Quirks, Refused, responses::provider};
+use crate::{BadAnswer, Refused, responses::provider};
 
 fn user(part: Part) -> ChatRequest {
     ChatRequest {
