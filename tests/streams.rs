@@ -68,7 +68,7 @@ async fn a_client_that_leaves_before_the_first_byte_stops_the_provider_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_answers_are_errors_and_never_a_clean_end() {
     let stack = Stack::with(Script::default()).await;
-    for trouble in ["#sim:cut=3", "#sim:error=3"] {
+    for (trouble, code) in [("#sim:cut=3", "provider_broken"), ("#sim:error=3", "provider_error")] {
         let body = stack
             .post(&streamed("sim-mini", &format!("hello there {trouble}")))
             .send()
@@ -76,7 +76,7 @@ async fn broken_answers_are_errors_and_never_a_clean_end() {
             .unwrap();
         let body = body.text().await.unwrap();
         let last: Value = serde_json::from_str(events(&body).last().unwrap()).unwrap();
-        assert_eq!(last["error"]["code"], "provider_broken", "{trouble}: {body}");
+        assert_eq!(last["error"]["code"], code, "{trouble}: {body}");
         assert!(!body.contains("[DONE]"));
     }
     let (status, body) = stack.ask("sim-mini", "hello #sim:cut=3").await;

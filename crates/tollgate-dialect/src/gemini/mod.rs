@@ -32,3 +32,40 @@ fn snake(name: &str) -> String {
 fn text(value: &Value, name: &str) -> Option<String> {
     Some(field(value, name)?.as_str()?.to_owned())
 }
+
+/// Marks a signature of another provider's, which need not be base64 as Google's are.
+const FOREIGN: &str = "tollgate:";
+
+/// A signature as a client of this dialect can hold it: in base64.
+fn signature_out(signature: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    match STANDARD.decode(signature) {
+        Ok(_) => signature.to_owned(),
+        Err(_) => STANDARD.encode(format!("{FOREIGN}{signature}")),
+    }
+}
+
+/// The signature that was given out.
+fn signature_in(signature: String) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let plain = STANDARD
+        .decode(&signature)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    match plain.as_deref().and_then(|plain| plain.strip_prefix(FOREIGN)) {
+        Some(foreign) => foreign.to_owned(),
+        None => signature,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_come_back_as_they_were() {
+        for signature in ["c2ln", "responses:rs_1:c2ln", "", "é"] {
+            assert_eq!(signature_in(signature_out(signature)), signature);
+        }
+    }
+}

@@ -30,13 +30,15 @@ pub(crate) fn write(
 ) -> Result<(Bytes, Box<dyn Reader>), Refused> {
     let mut names = Names::default();
     let body = write::request(request, target, &mut names, losses)?;
-    let reader = ContentReader::new(names, target.model);
+    // The service cannot be told to make one call at a time, so we keep the first.
+    let one_call = request.parallel_tool_calls == Some(false);
+    let reader = ContentReader::new(names, target.model, one_call);
     Ok((Value::Object(body).to_string().into(), Box::new(reader)))
 }
 
 /// A reader of the answer to a request that went through as it was.
 pub(crate) fn reader() -> Box<dyn Reader> {
-    Box::new(ContentReader::new(Names::default(), ""))
+    Box::new(ContentReader::new(Names::default(), "", false))
 }
 
 /// What the body of an error says.

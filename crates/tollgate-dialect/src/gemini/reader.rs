@@ -19,6 +19,8 @@ pub(super) struct ContentReader {
     model: String,
     started: bool,
     calls: u32,
+    /// Only the first call is told.
+    one_call: bool,
     finished: bool,
     /// The last word on the usage, and whether it was told.
     usage: Option<Usage>,
@@ -26,12 +28,13 @@ pub(super) struct ContentReader {
 }
 
 impl ContentReader {
-    pub(super) fn new(names: Names, model: &str) -> Self {
+    pub(super) fn new(names: Names, model: &str, one_call: bool) -> Self {
         Self {
             names,
             model: model.to_owned(),
             started: false,
             calls: 0,
+            one_call,
             finished: false,
             usage: None,
             told: false,
@@ -130,6 +133,9 @@ impl ContentReader {
         if let Some(call) = field(part, "functionCall") {
             let index = self.calls;
             self.calls += 1;
+            if self.one_call && index > 0 {
+                return;
+            }
             events.push(ChatEvent::ToolCall {
                 index,
                 id: Some(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tollgate_types::chat::{Media, Message, Part, Role};
 
-use super::{field, text};
+use super::{field, signature_in, text};
 use crate::Invalid;
 
 /// The words of a system instruction: a content, or a bare text.
@@ -80,7 +80,7 @@ impl Calls {
 }
 
 fn model_part(part: &Value, at: &str, calls: &mut Calls, beyond: &mut Vec<String>) -> Result<Vec<Part>, Invalid> {
-    let signature = text(part, "thoughtSignature");
+    let signature = text(part, "thoughtSignature").map(signature_in);
     if let Some(call) = field(part, "functionCall") {
         let name = text(call, "name").ok_or_else(|| Invalid::at(at, format!("{at}.functionCall has no name")))?;
         return Ok(vec![Part::ToolCall {

@@ -70,9 +70,6 @@ pub(super) fn request(
         };
         body.insert("toolConfig".to_owned(), json!({ "functionCallingConfig": calling }));
     }
-    if request.parallel_tool_calls == Some(false) && !request.tools.is_empty() {
-        losses.cannot("one tool call at a time")?;
-    }
     let config = config(request, generation, target.model, losses)?;
     if !config.is_empty() {
         body.insert("generationConfig".to_owned(), config.into());

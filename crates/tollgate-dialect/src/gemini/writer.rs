@@ -7,6 +7,7 @@ use tollgate_types::{
     chat::{ChatEvent, FinishReason, TokenLogprob},
 };
 
+use super::signature_out;
 use crate::{BadAnswer, names::fresh, side::Writer};
 
 /// Makes the one candidate of an answer. Arguments of calls are gathered: this dialect has no pieces of them.
@@ -64,14 +65,14 @@ impl ContentWriter {
             ChatEvent::Text { text } | ChatEvent::Refusal { text } => {
                 let mut part = json!({ "text": text });
                 if let Some(signature) = self.signature.take() {
-                    part["thoughtSignature"] = signature.into();
+                    part["thoughtSignature"] = signature_out(&signature).into();
                 }
                 parts.push(part);
             }
             ChatEvent::Reasoning { text } => parts.push(json!({ "text": text, "thought": true })),
             ChatEvent::ReasoningSignature { signature } => self.signature = Some(signature),
             ChatEvent::RedactedReasoning { data } => {
-                parts.push(json!({ "text": "", "thought": true, "thoughtSignature": data }));
+                parts.push(json!({ "text": "", "thought": true, "thoughtSignature": signature_out(&data) }));
             }
             ChatEvent::ToolCall {
                 index,
@@ -115,7 +116,7 @@ impl ContentWriter {
                     serde_json::from_str(arguments).map_err(|_| BadAnswer::Lacks("whole arguments of a call"))?;
                 let mut part = json!({ "functionCall": { "id": call.id, "name": call.name, "args": args } });
                 if let Some(signature) = call.signature {
-                    part["thoughtSignature"] = signature.into();
+                    part["thoughtSignature"] = signature_out(&signature).into();
                 }
                 Ok(part)
             })

@@ -42,11 +42,12 @@ impl WireFormat for Messages {
         } else {
             call::key_in(headers, "x-api-key")?;
         }
+        let is_date = |version: &str| version.len() == 10 && version.bytes().all(|b| b.is_ascii_digit() || b == b'-');
         match headers
             .get("anthropic-version")
             .and_then(|version| version.to_str().ok())
         {
-            Some("2023-06-01" | "2023-01-01") => Ok(()),
+            Some(version) if is_date(version) => Ok(()),
             Some(_) => Err(ApiError::invalid("anthropic-version: is not a valid version")),
             None => Err(ApiError::invalid("anthropic-version: header is required")),
         }

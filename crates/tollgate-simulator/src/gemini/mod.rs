@@ -71,10 +71,12 @@ impl WireFormat for Gemini {
             let message = format!("models/{} is not found for API version v1beta", self.model);
             return Err(ApiError::invalid(message).with_status(404));
         }
+        let mut body = body.clone();
+        request::camel(&mut body);
         let mut ask = match self.method {
-            Method::Embed => request::embed(body, &self.model)?,
-            Method::Count => request::count(body)?,
-            Method::Generate | Method::Stream => request::generate(body)?,
+            Method::Embed => request::embed(&body, &self.model)?,
+            Method::Count => request::count(&body)?,
+            Method::Generate | Method::Stream => request::generate(&body)?,
         };
         ask.model.clone_from(&self.model);
         ask.stream = self.method == Method::Stream;

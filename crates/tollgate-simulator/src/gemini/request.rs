@@ -59,6 +59,38 @@ fn unknown(object: &Object<'_>, known: &[&str]) -> Result<(), ApiError> {
     }
 }
 
+/// The same with names as JSON has them: the service takes those of its protocol too.
+pub(super) fn camel(value: &mut Value) {
+    const FREE: [&str; 7] = [
+        "args",
+        "response",
+        "parameters",
+        "parametersJsonSchema",
+        "responseSchema",
+        "responseJsonSchema",
+        "labels",
+    ];
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(camel),
+        Value::Object(fields) => {
+            for (name, mut field) in std::mem::take(fields) {
+                let mut words = name.split('_');
+                let mut joined = words.next().unwrap_or_default().to_owned();
+                for word in words {
+                    let (first, rest) = word.split_at(word.len().min(1));
+                    joined.push_str(&first.to_ascii_uppercase());
+                    joined.push_str(rest);
+                }
+                if !FREE.contains(&joined.as_str()) {
+                    camel(&mut field);
+                }
+                fields.insert(joined, field);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A request for content.
 pub(super) fn generate(body: &Value) -> Result<Ask, ApiError> {
     let request = Object::of(body, "")?;

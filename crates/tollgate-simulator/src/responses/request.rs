@@ -162,7 +162,7 @@ fn tools(request: &Object<'_>, ask: &mut Ask) -> Result<(), ApiError> {
         let tool = Object::of(value, &path)?;
         tool.choice("type", &["function"])?;
         tool.only(&["type", "name", "description", "parameters", "strict"])?;
-        let strict = tool.maybe_bool("strict")?.unwrap_or(true);
+        let strict = tool.maybe_bool("strict")?.unwrap_or(false);
         let schema = tool.get("parameters").cloned().unwrap_or(Value::Null);
         if strict && schema.get("additionalProperties") != Some(&Value::Bool(false)) {
             let message =
