@@ -1,19 +1,26 @@
-//! Real client libraries from PyPI, against a running stack.
+//! Real client libraries from PyPI and npm, against a running stack.
 
 use std::{
     path::{Path, PathBuf},
     process::Output,
 };
 
-use tokio::{process::Command, sync::Mutex};
+use tokio::process::Command;
 use tollgate_simulator::Script;
 
 use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack};
 
+const PYTHON: [&str; 6] = [
+    "openai_client.py",
+    "responses_client.py",
+    "anthropic_client.py",
+    "genai_client.py",
+    "langchain_client.py",
+    "grpc_client.py",
+];
+
 /// A virtual environment with the clients, made once and kept beside the build.
 async fn python() -> PathBuf {
-    static MADE: Mutex<()> = Mutex::const_new(());
-    let _one_at_a_time = MADE.lock().await;
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/requirements.txt");
     let wanted = std::fs::read_to_string(&requirements).unwrap();
@@ -100,11 +107,23 @@ async fn run(stack: &Stack, mut command: Command) {
     );
 }
 
-/// Runs scripts of one language's clients against a stack with a provider of every dialect.
-async fn python_clients(scripts: &[&str]) {
+#[tokio::test(flavor = "multi_thread")]
+async fn official_clients_at_every_door_with_every_provider_behind_it() {
     let python = python().await;
-    let stack = dialects().await;
-    for script in scripts {
+    let home = node(&python).await;
+    let script = Script {
+        models: ["sim-mini", "sim-embed", "anthropic.claude-sim-4-5"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Script::default()
+    };
+    let stack = Stack::start(Options {
+        script,
+        dialects: true,
+        ..Options::default()
+    })
+    .await;
+    for script in PYTHON {
         let mut command = Command::new(&python);
         command.arg(
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -113,47 +132,6 @@ async fn python_clients(scripts: &[&str]) {
         );
         run(&stack, command).await;
     }
-    stack.stop().await;
-}
-
-async fn dialects() -> Stack {
-    let script = Script {
-        models: vec!["sim-mini".into(), "sim-embed".into(), "anthropic.claude-sim-4-5".into()],
-        ..Script::default()
-    };
-    Stack::start(Options {
-        script,
-        dialects: true,
-        ..Options::default()
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn openais_package_and_grpcs_reflection() {
-    python_clients(&["openai_client.py", "responses_client.py", "grpc_client.py"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn anthropics_package() {
-    python_clients(&["anthropic_client.py"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn googles_package() {
-    python_clients(&["genai_client.py"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn langchains_packages() {
-    python_clients(&["langchain_client.py"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_packages() {
-    let python = python().await;
-    let home = node(&python).await;
-    let stack = dialects().await;
     let mut command = Command::new(python.parent().unwrap().join("node"));
     command.arg("client.mjs").current_dir(home);
     run(&stack, command).await;

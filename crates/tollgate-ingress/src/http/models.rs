@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{OriginalUri, Path, State},
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -36,7 +36,11 @@ fn object(dialect: Dialect, name: &str) -> Value {
     }
 }
 
-pub(super) async fn list(State(reception): State<Arc<Reception>>, headers: HeaderMap, uri: Uri) -> Response {
+pub(super) async fn list(
+    State(reception): State<Arc<Reception>>,
+    headers: HeaderMap,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
     let dialect = asker(&headers, &uri);
     let entry = match credential(&headers, &uri).and_then(|secret| reception.authenticate_secret(&secret)) {
         Ok(entry) => entry,
@@ -59,7 +63,7 @@ pub(super) async fn one(
     State(reception): State<Arc<Reception>>,
     Path(model): Path<String>,
     headers: HeaderMap,
-    uri: Uri,
+    OriginalUri(uri): OriginalUri,
 ) -> Response {
     let dialect = asker(&headers, &uri);
     match credential(&headers, &uri).and_then(|secret| reception.authenticate_secret(&secret)) {
