@@ -148,6 +148,11 @@ mod tests {
         cached_input_tokens: 1000,
         output_tokens: 567,
         reasoning_tokens: 99,
+        cache_write_input_tokens: 0,
+        cache_write_1h_input_tokens: 0,
+        audio_input_tokens: 0,
+        audio_output_tokens: 0,
+        web_searches: 0,
     };
 
     #[test]
@@ -175,7 +180,7 @@ mod tests {
             input_tokens: most,
             cached_input_tokens: most / 2,
             output_tokens: most,
-            reasoning_tokens: 0,
+            ..Usage::default()
         };
         let dear = Usd::from(Decimal::new(999_999_999_999_999, 9));
         let price = Price {

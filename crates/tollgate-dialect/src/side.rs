@@ -1,7 +1,7 @@
 //! The two sides of a dialect, as the translation sees them.
 
 use bytes::Bytes;
-pub use tollgate_types::provider::{OnUnsupported, Quirks};
+pub(crate) use tollgate_types::provider::{OnUnsupported, Quirks};
 use tollgate_types::{Usage, chat::ChatEvent};
 
 use crate::{BadAnswer, Refused};

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use tollgate_audit::{Store, migrate};
 use tollgate_devstack::{Paths, Postgres, PostgresOptions};
 use tollgate_types::{
-    AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, RequestId, Target, Usage, UsageSource,
+    AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, Operation, RequestId, Target, Usage, UsageSource,
     ledger::{Attempt, AttemptOutcome, Conclusion, LedgerEvent, RequestState, Settlement},
 };
 use uuid::Uuid;
@@ -190,6 +190,7 @@ pub(crate) fn attempt(number: u128) -> Attempt {
         model: "fast".to_owned(),
         caller: caller(),
         dialect: Dialect::OpenaiChat,
+        operation: Operation::Chat,
         stream: true,
         started_at: START,
         deadline: Millis(START.0 + 60_000),
@@ -242,7 +243,6 @@ pub(crate) fn concluded(number: u128) -> LedgerEvent {
         caller: caller(),
         model: "fast".to_owned(),
         dialect: Dialect::Native,
-        operation: Default::default(),
         stream: false,
         state: RequestState::Failed,
         error: Some(ErrorCode::ProviderTimeout),
