@@ -13,6 +13,8 @@ mod count_tokens;
 mod embed;
 mod error;
 mod events;
+#[cfg(test)]
+mod golden;
 mod names;
 mod native;
 pub mod openai;

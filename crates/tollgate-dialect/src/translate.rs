@@ -170,7 +170,7 @@ pub(crate) fn read(client: Dialect, body: &[u8], view: &RequestView) -> Result<C
     }
 }
 
-fn writer(client: Dialect, request: &ChatRequest, view: &RequestView) -> Box<dyn Writer> {
+pub(crate) fn writer(client: Dialect, request: &ChatRequest, view: &RequestView) -> Box<dyn Writer> {
     match client {
         Dialect::OpenaiChat => openai::client::writer(request, view),
         Dialect::OpenaiResponses => responses::client::writer(request),
@@ -180,7 +180,7 @@ fn writer(client: Dialect, request: &ChatRequest, view: &RequestView) -> Box<dyn
     }
 }
 
-fn write(
+pub(crate) fn write(
     provider: Dialect,
     request: &ChatRequest,
     target: &Target<'_>,
@@ -199,36 +199,35 @@ fn write(
     }
 }
 
-/// The same request for the provider's model, and a reader of its answer: client and provider speak the same dialect.
+/// A reader of the answer to a request that went through as it was. None where none can.
+pub(crate) fn pass_on_reader(provider: Dialect) -> Option<Box<dyn Reader>> {
+    Some(match provider {
+        Dialect::OpenaiChat => openai::provider::reader(),
+        Dialect::OpenaiResponses => responses::provider::reader(),
+        Dialect::Anthropic => anthropic::provider::reader(),
+        Dialect::Gemini => gemini::provider::reader(),
+        Dialect::Bedrock | Dialect::Native => return None,
+    })
+}
+
+/// The same request for the provider's model: client and provider speak the same dialect.
 fn pass_on(order: &Order<'_>) -> Result<(Bytes, Answer), Refused> {
     let Order { body, model, view, .. } = *order;
-    let (body, reader, filter): (_, Box<dyn Reader>, _) = match order.provider {
+    let unsupported = || Refused::Unsupported("this dialect".to_owned());
+    let reader = pass_on_reader(order.provider).ok_or_else(unsupported)?;
+    let (body, filter) = match order.provider {
         Dialect::OpenaiChat => {
             let filter = Some(if view.include_usage {
                 openai::pass
             } else {
                 openai::pass_without_usage
             } as _);
-            (
-                openai::readdress(body, model, order.quirks)?,
-                openai::provider::reader(),
-                filter,
-            )
+            (openai::readdress(body, model, order.quirks)?, filter)
         }
-        Dialect::OpenaiResponses => (
-            responses::provider::readdress(body, model)?,
-            responses::provider::reader(),
-            None,
-        ),
-        Dialect::Anthropic => (
-            anthropic::provider::readdress(body, model)?,
-            anthropic::provider::reader(),
-            None,
-        ),
-        Dialect::Gemini => (Bytes::copy_from_slice(body), gemini::provider::reader(), None),
-        Dialect::Bedrock | Dialect::Native => {
-            return Err(Refused::Unsupported("this dialect".to_owned()));
-        }
+        Dialect::OpenaiResponses => (responses::provider::readdress(body, model)?, None),
+        Dialect::Anthropic => (anthropic::provider::readdress(body, model)?, None),
+        // Its path says the model.
+        _ => (Bytes::copy_from_slice(body), None),
     };
     Ok((body, Answer::new(reader, Output::Same(filter))))
 }
