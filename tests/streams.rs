@@ -118,7 +118,7 @@ async fn a_prompt_of_twenty_megabytes_passes_by_claim_check() {
     let (status, body) = read(stack.post(&body).send().await.unwrap()).await;
     assert_eq!(
         (status, &body["choices"][0]["message"]["content"]),
-        (200, &json!("You said: read this"))
+        (200, &json!("You said: read this [1 file]"))
     );
     stack.settled(1, Duration::from_secs(10)).await;
     // Once: a slow fetch must not be taken for a lost worker.

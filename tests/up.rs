@@ -44,7 +44,7 @@ async fn a_command_runs_against_the_stack_and_its_status_is_passed_on() {
          test -n \"$NATS_URL$DATABASE_URL$TOLLGATE_GRPC$TOLLGATE_SIMULATOR\"; exit 7"
     );
     let output = exec(&[], &script).await;
-    assert_eq!(output.status.code(), Some(9), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
     let said = text(&output);
     for expected in [
         "You said: hello",

@@ -128,6 +128,7 @@ mod tests {
                 policy: "default".to_owned(),
             },
             view: RequestView {
+                operation: tollgate_types::Operation::Chat,
                 model: "m".to_owned(),
                 stream: false,
                 include_usage: false,
@@ -135,6 +136,7 @@ mod tests {
                 max_output_tokens: None,
             },
             dialect: Dialect::OpenaiChat,
+            headers: BTreeMap::new(),
             payload: Payload::Inline(bytes_of("{}")),
             screen: None,
             target: None,

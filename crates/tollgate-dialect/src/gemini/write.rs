@@ -260,9 +260,9 @@ impl Turns<'_> {
                 text,
                 signature: Some(own),
             } if text.is_empty() => *signature = Some(own.clone()),
-            // Thoughts are summaries; they are not sent back.
-            Part::Reasoning { .. } => {}
-            Part::RedactedReasoning { data } => *signature = Some(data.clone()),
+            // Thoughts are summaries; they are not sent back. What is redacted is another provider's: Google's own comes as
+            // a signature without words.
+            Part::Reasoning { .. } | Part::RedactedReasoning { .. } => {}
             Part::ToolCall {
                 id,
                 name,

@@ -19,6 +19,9 @@ const PASSED_ON: [&str; 7] = [
     "HOME",
 ];
 
+/// Fetches and serves the model.
+const LOCAL_MODEL: &str = include_str!("../../../../deploy/local_model.py");
+
 /// Everything the roles need to know of their surroundings.
 pub(super) struct Plan<'a> {
     pub(super) args: &'a UpArgs,
@@ -70,7 +73,33 @@ impl Plan<'_> {
                 )?
             });
         }
+        roles.extend(
+            self.settings
+                .local_model
+                .map(|port| self.local_model(port))
+                .transpose()?,
+        );
         Ok(roles)
+    }
+
+    /// Somebody else's server of an open model. It is ready when the model is loaded.
+    fn local_model(&self, port: u16) -> anyhow::Result<Role> {
+        let script = self.logs.join("local_model.py");
+        std::fs::write(&script, LOCAL_MODEL)?;
+        let folder = self.logs.join("local-model");
+        let mut role = self.process("local-model", &[], BTreeMap::new())?;
+        role.command = "python3".into();
+        role.args = vec![
+            script.display().to_string(),
+            folder.display().to_string(),
+            port.to_string(),
+        ];
+        for variable in ["PATH", "LOCAL_MODEL_GGUF"] {
+            role.env
+                .extend(env::var(variable).ok().map(|value| (variable.to_owned(), value)));
+        }
+        role.ready_url = Some(format!("http://127.0.0.1:{port}/health"));
+        Ok(role)
     }
 
     fn all(&self) -> anyhow::Result<Role> {

@@ -68,6 +68,8 @@ pub(super) struct Settings {
     pub(super) api_key: String,
     /// Where the simulator is to listen, when there is one.
     pub(super) simulator: Option<u16>,
+    /// Where the local model is to listen, when there is one.
+    pub(super) local_model: Option<u16>,
 }
 
 impl Settings {
@@ -83,6 +85,8 @@ impl Settings {
                 config,
                 api_key: given_key,
                 simulator,
+                // The file says where it is to be found.
+                local_model: None,
             });
         }
         let api_key = own_key(&paths.data)?;
@@ -93,10 +97,11 @@ impl Settings {
                 providers.entry(known.name).or_insert(known);
             }
         }
-        let simulator = (providers.is_empty() || !args.exec.is_empty())
+        let simulator = ((providers.is_empty() && !args.local_model) || !args.exec.is_empty())
             .then(tollgate_devstack::free_port)
             .transpose()?;
-        let text = generate(&api_key, &providers, simulator);
+        let local_model = args.local_model.then(tollgate_devstack::free_port).transpose()?;
+        let text = generate(&api_key, &providers, simulator, local_model);
         let file = paths.data.join("tollgate.yaml");
         fs::write(&file, &text)?;
         let config = tollgate_config::parse(&text, &file.display().to_string())?;
@@ -105,6 +110,7 @@ impl Settings {
             config,
             api_key,
             simulator,
+            local_model,
         })
     }
 
@@ -156,7 +162,12 @@ fn own_key(data: &Path) -> anyhow::Result<String> {
     Ok(key.expose_secret().to_owned())
 }
 
-fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option<u16>) -> String {
+fn generate(
+    api_key: &str,
+    providers: &BTreeMap<&str, &Known>,
+    simulator: Option<u16>,
+    local_model: Option<u16>,
+) -> String {
     let hash = hex(&tollgate_config::hash_key(api_key));
     let mut text = format!(
         "# Made by `tollgate up`, anew at each start. Copy it and start with --config to change it.\n\
@@ -210,6 +221,13 @@ fn generate(api_key: &str, providers: &BTreeMap<&str, &Known>, simulator: Option
             SIMULATOR_KEY,
             &[("sim-gemini", &["sim-gemini"])],
         );
+    }
+    if let Some(port) = local_model {
+        let _ = writeln!(
+            text,
+            "  - name: local\n    preset: llamacpp\n    base_url: http://127.0.0.1:{port}/v1"
+        );
+        models.push_str("  - name: local\n    targets:\n      - {provider: local, model: local}\n");
     }
     text + &models
 }

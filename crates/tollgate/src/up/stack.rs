@@ -20,6 +20,8 @@ use super::{
 use crate::{cli::UpArgs, init, running::Running};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Fetching a model takes longer, the first time.
+const FETCH_LIMIT: Duration = Duration::from_secs(900);
 const STOP_BUDGET: Duration = Duration::from_secs(40);
 /// Lines of a log that are shown when its role does not start.
 const TAIL: usize = 8;
@@ -34,6 +36,7 @@ pub(super) struct Stack {
     endpoints: Running,
     paths: Paths,
     simulated: bool,
+    ready_limit: Duration,
 }
 
 impl Stack {
@@ -81,7 +84,7 @@ impl Stack {
             .config
             .providers
             .iter()
-            .all(|provider| provider.name == "simulator");
+            .all(|provider| provider.name.starts_with("simulator"));
         Ok(Self {
             nats,
             postgres,
@@ -91,12 +94,17 @@ impl Stack {
             endpoints,
             paths,
             simulated,
+            ready_limit: if settings.local_model.is_some() {
+                FETCH_LIMIT
+            } else {
+                READY_LIMIT
+            },
         })
     }
 
     /// Shows a line for each role as it becomes ready.
     pub(super) async fn all_ready(&mut self) -> anyhow::Result<()> {
-        let ready = self.supervisor.all_ready(READY_LIMIT);
+        let ready = self.supervisor.all_ready(self.ready_limit);
         tokio::pin!(ready);
         let all = loop {
             tokio::select! {
