@@ -1,11 +1,15 @@
-//! A provider that speaks OpenAI's Chat Completions wire format strictly, with scripted trouble and its own count.
+//! Providers that speak their wire formats strictly, with scripted trouble and their own count: OpenAI's Chat Completions,
+//! Responses and embeddings, Anthropic's Messages, Gemini's generateContent and Bedrock's Converse.
 //!
 //! Tests point Tollgate at it and then compare two books: what this provider says it was called for and would bill,
 //! and what Tollgate's ledger says. It shares no code with Tollgate's dialects, so that a mistake in one cannot be
 //! cancelled by the same mistake in the other.
 //!
 //! # Endpoints
-//! - `POST /v1/chat/completions`, `GET /v1/models`: the provider. Any bearer key but `sk-invalid` is good.
+//! - `POST /v1/chat/completions`, `/openai/deployments/{name}/chat/completions`, `/v1/responses`, `/v1/embeddings`,
+//!   `GET /v1/models`: OpenAI and Azure. `POST /v1/messages`, `/v1/messages/count_tokens`: Anthropic.
+//!   `POST /v1beta/models/{model}:{method}` and the same below `/v1/projects/…`: Gemini and Vertex AI.
+//!   `POST /model/{model}/converse` and `/converse-stream`: Bedrock. Any key but `sk-invalid` is good.
 //! - `GET /stats`: [`Stats`]. `GET /calls?since=N`: the log as [`Call`]s, from call number N on, the last 100,000 kept.
 //! - `GET /script`, `PUT /script`: the [`Script`]; a bad one is a 400 that says what is wrong.
 //! - `POST /reset`: zeroes counts and log, and starts the script's sequence of trouble anew.
@@ -14,7 +18,9 @@
 //! Words in the last user message steer that call alone, and such a call with a trouble draws nothing from the script:
 //! `#sim:status=429`, `#sim:cut` or `#sim:cut=3` (chunks), `#sim:error` or `#sim:error=3` (an error inside the 200),
 //! `#sim:stall`, `#sim:ok` (no trouble), `#sim:delay_ms=500`, `#sim:chunk_delay_ms=20`, `#sim:chunk_tokens=4`,
-//! `#sim:words=200`, `#sim:cached_tokens=10`, `#sim:retry_after_s=2`, `#sim:omit_usage`. An unknown one is a 400.
+//! `#sim:words=200`, `#sim:cached_tokens=10`, `#sim:cache_write_tokens=10`, `#sim:retry_after_s=2`, `#sim:omit_usage`,
+//! `#sim:calls=2` (parallel tool calls), `#sim:think` or `#sim:think=5` (words of reasoning), `#sim:refuse`, `#sim:filter`,
+//! `#sim:error_kind=context_length`, `content_policy`, `overloaded` or `quota`. An unknown one is a 400.
 
 mod answer;
 mod anthropic;

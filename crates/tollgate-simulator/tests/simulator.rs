@@ -358,3 +358,99 @@ async fn a_stop_ends_open_calls_within_its_second() {
     assert!(matches!(ended, Ok(Some(Ok(Ok(()))))), "{ended:?}");
     assert_eq!(provider.simulator.calls()[0].outcome, Outcome::Cut);
 }
+
+/// A request that the service refuses, by a word of its complaint.
+#[tokio::test]
+async fn every_format_is_as_strict_as_its_service() {
+    let provider = Provider::start(Script::default()).await;
+    let turn = |role: &str, content: Value| json!({"role": role, "content": content});
+    let user = turn("user", json!("hi"));
+    let call = json!({"type": "tool_use", "id": "a", "name": "t", "input": {}});
+    let tools = json!([{"name": "t", "input_schema": {"type": "object"}}]);
+    let claude = |fields: Value| {
+        let mut body = json!({"model": "sim-claude", "max_tokens": 9, "messages": [user]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        body
+    };
+    let messages = "/v1/messages";
+    let gemini = "/v1beta/models/sim-gemini:generateContent";
+    let converse = "/model/sim-claude/converse";
+    let responses = "/v1/responses";
+    let content = |role: &str, part: Value| json!({"role": role, "parts": [part]});
+    for (path, body, complaint) in [
+        (
+            messages,
+            json!({"model": "sim-claude", "messages": [user]}),
+            "max_tokens: Field required",
+        ),
+        (messages, claude(json!({"messages": [user, user]})), "must alternate"),
+        (
+            messages,
+            claude(json!({"messages": [turn("assistant", json!("x"))]})),
+            "first message must use",
+        ),
+        (
+            messages,
+            claude(json!({"tools": tools, "messages": [user, turn("assistant", json!([call])), user]})),
+            "tool_result",
+        ),
+        (
+            messages,
+            claude(json!({"messages": [user, turn("assistant", json!("x "))]})),
+            "trailing whitespace",
+        ),
+        (
+            messages,
+            claude(json!({"thinking": {"type": "enabled", "budget_tokens": 1024}})),
+            "must be greater",
+        ),
+        (messages, claude(json!({"seed": 1})), "seed"),
+        (messages, claude(json!({"stop_sequences": [" "]})), "non-whitespace"),
+        (gemini, json!({"contents": []}), "contents"),
+        (
+            gemini,
+            json!({"contents": [content("model", json!({"functionCall": {"name": "f", "args": {}}}))]}),
+            "function",
+        ),
+        (
+            gemini,
+            json!({"contents": [content("user", json!({"text": "x"}))], "max_tokens": 1}),
+            "Unknown name",
+        ),
+        (
+            converse,
+            json!({"messages": [{"role": "user", "content": [{"text": " "}]}]}),
+            "blank",
+        ),
+        (
+            converse,
+            json!({"messages": [{"role": "assistant", "content": [{"text": "x"}]}]}),
+            "must start with a user",
+        ),
+        (
+            responses,
+            json!({"model": "sim-mini", "input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}),
+            "No tool call",
+        ),
+        (
+            responses,
+            json!({"model": "sim-mini", "input": "x", "stop": "y"}),
+            "stop",
+        ),
+        ("/v1/embeddings", json!({"model": "sim-embed", "input": []}), "empty"),
+    ] {
+        let sent = provider
+            .client
+            .post(provider.url(path))
+            .header("authorization", "Bearer k");
+        let sent = sent
+            .header("anthropic-version", "2023-06-01")
+            .header("content-type", "application/json");
+        let response = sent.body(body.to_string()).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{path} {body}");
+        let said = response.text().await.unwrap();
+        assert!(said.contains(complaint), "{path} {body}: {said}");
+    }
+}

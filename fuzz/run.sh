@@ -1,0 +1,15 @@
+#!/bin/sh
+# Fuzzes each target for so many seconds (60 unless told) with the stable compiler: fuzz/run.sh [SECONDS]
+# Needs a C++ compiler. What is found is left in fuzz/artifacts.
+set -eu
+cd "$(dirname "$0")"
+seconds=${1:-60}
+target=$(rustc -vV | sed -n 's/host: //p')
+coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+coverage="$coverage -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+RUSTFLAGS="--cfg fuzzing $coverage -Ccodegen-units=1 -Cdebug-assertions" cargo build --release --target "$target"
+for name in request answer config queue; do
+    mkdir -p "corpus/$name" "artifacts/$name"
+    "target/$target/release/$name" "corpus/$name" -artifact_prefix="artifacts/$name/" -max_total_time="$seconds" \
+        -max_len=8192 -timeout=10 -print_final_stats=1 2>&1 | grep -E "ERROR|SUMMARY|stat::number_of_executed|stat::new_units|panicked" || true
+done
