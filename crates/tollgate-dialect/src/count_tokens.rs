@@ -13,7 +13,7 @@ use crate::{
 
 /// What becomes of a wish to count.
 pub(crate) enum Counting {
-    Call(String, Bytes, Answer),
+    Call(Box<(String, Bytes, Answer)>),
     Counted(Bytes),
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn translate(order: &Order<'_>, losses: &mut Losses) -> Result<Counti
             model: Some(model.clone()),
         })
     };
-    Ok(Counting::Call(path, body, Answer::plain(Box::new(read))))
+    Ok(Counting::Call(Box::new((path, body, Answer::plain(Box::new(read))))))
 }
 
 type Count = fn(&[u8]) -> Result<u64, BadAnswer>;

@@ -20,12 +20,12 @@ pub(crate) struct Names {
 
 impl Names {
     /// The provider's form of a client's name.
-    pub(crate) fn to_wire(&mut self, name: &str, rule: Rule) -> String {
-        self.to_wire_as(name, name, rule)
+    pub(crate) fn wire(&mut self, name: &str, rule: Rule) -> String {
+        self.wire_as(name, name, rule)
     }
 
     /// The same, made of another text.
-    pub(crate) fn to_wire_as(&mut self, name: &str, from: &str, rule: Rule) -> String {
+    pub(crate) fn wire_as(&mut self, name: &str, from: &str, rule: Rule) -> String {
         if let Some(known) = self.wire.get(name) {
             return known.clone();
         }
@@ -50,7 +50,7 @@ impl Names {
     }
 
     /// The client's form of a name that the provider used; its own when the client never sent it.
-    pub(crate) fn to_client(&self, wire: &str) -> String {
+    pub(crate) fn client_name(&self, wire: &str) -> String {
         self.client.get(wire).map_or(wire, String::as_str).to_owned()
     }
 }
@@ -70,11 +70,11 @@ mod tests {
     fn names_are_narrowed_and_come_back() {
         let mut names = Names::default();
         let wire: Vec<_> = ["a.b", "a_b", "a b", "longest", "longest name", "", "ok"]
-            .map(|name| names.to_wire(name, RULE))
+            .map(|name| names.wire(name, RULE))
             .to_vec();
         assert_eq!(wire, ["a_b", "a_b_2", "a_b_3", "longes", "long_2", "_", "ok"]);
-        assert_eq!(names.to_wire("a.b", RULE), "a_b");
-        assert_eq!(names.to_client("long_2"), "longest name");
-        assert_eq!(names.to_client("never"), "never");
+        assert_eq!(names.wire("a.b", RULE), "a_b");
+        assert_eq!(names.client_name("long_2"), "longest name");
+        assert_eq!(names.client_name("never"), "never");
     }
 }

@@ -45,7 +45,7 @@ pub struct Call {
 
 /// What becomes of an order.
 pub enum Prepared {
-    Call(Call),
+    Call(Box<Call>),
     /// The answer's frame: no provider is needed for it.
     Answered(Bytes),
 }
@@ -90,17 +90,17 @@ pub fn translate(order: &Order<'_>) -> Result<Prepared, Refused> {
         Operation::Chat => chat(order, &mut losses)?,
         Operation::Embed => embed::translate(order, &mut losses)?,
         Operation::CountTokens => match count_tokens::translate(order, &mut losses)? {
-            Counting::Call(path, body, answer) => (path, body, answer),
+            Counting::Call(call) => *call,
             Counting::Counted(frame) => return Ok(Prepared::Answered(frame)),
         },
     };
-    Ok(Prepared::Call(Call {
+    Ok(Prepared::Call(Box::new(Call {
         path,
         body,
         framing,
         answer,
         dropped: losses.dropped,
-    }))
+    })))
 }
 
 fn chat(order: &Order<'_>, losses: &mut Losses) -> Result<(String, Bytes, Answer), Refused> {

@@ -14,7 +14,7 @@ pub(crate) enum Auth {
     /// A signature over the request.
     Signed(Box<Signer>),
     /// A token that is fetched when the last one has run out.
-    Token(Tokens),
+    Token(Box<Tokens>),
 }
 
 /// Why a request cannot be shown to be ours.
@@ -43,7 +43,7 @@ impl Auth {
                 fixed(name, key.resolve()?.expose_secret())
             }
             schema::Auth::Aws(aws) => Ok(Self::Signed(Box::new(Signer::new(aws)?))),
-            schema::Auth::Google(key) => Ok(Self::Token(Tokens::new(key.as_ref())?)),
+            schema::Auth::Google(key) => Ok(Self::Token(Box::new(Tokens::new(key.as_ref())?))),
         }
     }
 

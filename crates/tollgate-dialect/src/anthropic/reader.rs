@@ -120,7 +120,7 @@ impl MessageReader {
                 events.push(ChatEvent::ToolCall {
                     index: call,
                     id: text("id"),
-                    name: text("name").map(|name| self.names.to_client(&name)),
+                    name: text("name").map(|name| self.names.client_name(&name)),
                     arguments: String::new(),
                     signature: None,
                 });

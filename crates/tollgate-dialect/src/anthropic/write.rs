@@ -187,7 +187,7 @@ fn form_and_tools(
         ToolChoice::Auto => json!({ "type": "auto" }),
         ToolChoice::None => json!({ "type": "none" }),
         ToolChoice::Required => json!({ "type": "any" }),
-        ToolChoice::Named(name) => json!({ "type": "tool", "name": names.to_wire(name, TOOL_NAME) }),
+        ToolChoice::Named(name) => json!({ "type": "tool", "name": names.wire(name, TOOL_NAME) }),
     });
     let mut answer_tool = None;
     let wanted = match &request.response_format {
@@ -206,7 +206,7 @@ fn form_and_tools(
         }
         Some(Err(_)) if plan.on => losses.cannot("this form of JSON with reasoning")?,
         Some(Err(schema)) => {
-            let name = names.to_wire(ANSWER_TOOL, TOOL_NAME);
+            let name = names.wire(ANSWER_TOOL, TOOL_NAME);
             let description = "Gives the answer to the user. Call it to answer.";
             tools.push(json!({ "name": name, "description": description, "input_schema": schema }));
             let alone = request.tools.is_empty();
@@ -246,7 +246,7 @@ fn tool(declared: &Tool, names: &mut Names) -> Value {
     if schema.len() == 1 {
         schema.insert("properties".to_owned(), json!({}));
     }
-    let mut object = json!({ "name": names.to_wire(&declared.name, TOOL_NAME), "input_schema": schema });
+    let mut object = json!({ "name": names.wire(&declared.name, TOOL_NAME), "input_schema": schema });
     if let Some(description) = &declared.description {
         object["description"] = description.clone().into();
     }
@@ -385,8 +385,8 @@ impl Turns<'_> {
                 self.has_tools = true;
                 let block = json!({
                     "type": "tool_use",
-                    "id": self.ids.to_wire(id, CALL_ID),
-                    "name": self.names.to_wire(name, TOOL_NAME),
+                    "id": self.ids.wire(id, CALL_ID),
+                    "name": self.names.wire(name, TOOL_NAME),
                     "input": self.input(arguments, at)?,
                 });
                 Some(marked(block, cache.as_ref()))
@@ -402,7 +402,7 @@ impl Turns<'_> {
                 for part in content {
                     blocks.extend(self.part(part, at)?);
                 }
-                let mut block = json!({ "type": "tool_result", "tool_use_id": self.ids.to_wire(call_id, CALL_ID) });
+                let mut block = json!({ "type": "tool_result", "tool_use_id": self.ids.wire(call_id, CALL_ID) });
                 if !blocks.is_empty() {
                     block["content"] = blocks.into();
                 }

@@ -147,7 +147,7 @@ impl Assembly {
         events.push(ChatEvent::ToolCall {
             index,
             id: Some(call.tool_use_id),
-            name: Some(self.names.to_client(&call.name)),
+            name: Some(self.names.client_name(&call.name)),
             arguments,
             signature: None,
         });

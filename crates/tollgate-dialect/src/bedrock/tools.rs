@@ -121,7 +121,7 @@ pub(super) fn write<'a>(
         }
         Some(chat::ToolChoice::Required) => Some(ToolChoice::Any {}),
         Some(chat::ToolChoice::Named(name)) => Some(ToolChoice::Tool {
-            name: names.to_wire(name, NAME),
+            name: names.wire(name, NAME),
         }),
         Some(chat::ToolChoice::Auto | chat::ToolChoice::None) | None => None,
     };
@@ -154,7 +154,7 @@ pub(super) fn write<'a>(
         if !has_history(request) {
             return Ok(Tools::default());
         }
-        let name = names.to_wire("unavailable", NAME);
+        let name = names.wire("unavailable", NAME);
         tools.push(tool(name, "There are no tools now. Never call this.", Map::new()));
     }
     let claude_choice = claude_choice.map(|mut fields| {
@@ -188,7 +188,7 @@ fn specify<'a>(
         strict = None;
     }
     tools.push(Tool::ToolSpec {
-        name: names.to_wire(&tool.name, NAME),
+        name: names.wire(&tool.name, NAME),
         description: tool.description.as_deref().filter(|text| !text.is_empty()),
         input_schema: InputSchema {
             json: parameters(&tool.parameters),
@@ -216,7 +216,7 @@ fn answer_name(request: &ChatRequest, names: &mut Names) -> String {
     while request.tools.iter().any(|tool| tool.name == name) {
         name.push('_');
     }
-    names.to_wire(&name, NAME)
+    names.wire(&name, NAME)
 }
 
 /// Converse wants a schema whose type is object.

@@ -277,7 +277,7 @@ impl<'a> Turns<'a, '_> {
         for (number, input) in inputs.into_iter().enumerate() {
             let block = Block::ToolUse {
                 tool_use_id: glued_id(id, number),
-                name: self.names.to_wire(name, NAME),
+                name: self.names.wire(name, NAME),
                 input,
             };
             self.push(Speaker::Assistant, block, cache.filter(|_| number == last));

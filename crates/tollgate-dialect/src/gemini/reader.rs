@@ -143,7 +143,7 @@ impl ContentReader {
                         .filter(|id| !id.is_empty())
                         .unwrap_or_else(|| fresh("call_")),
                 ),
-                name: text(call, "name").map(|name| self.names.to_client(&name)),
+                name: text(call, "name").map(|name| self.names.client_name(&name)),
                 arguments: field(call, "args").map_or_else(|| "{}".to_owned(), Value::to_string),
                 signature,
             });

@@ -190,7 +190,7 @@ fn media(part: &Value, at: &str, beyond: &mut Vec<String>) -> Result<Option<Part
 /// Google's clients write base64 in the alphabet for URLs, and leave the padding out.
 fn standard(data: &str) -> String {
     let mut data = data.replace('-', "+").replace('_', "/");
-    while data.len() % 4 != 0 {
+    while !data.len().is_multiple_of(4) {
         data.push('=');
     }
     data

@@ -81,9 +81,9 @@ pub(super) fn request(
 fn wire_name(name: &str, names: &mut Names) -> String {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if begins {
-        return names.to_wire(name, TOOL_NAME);
+        return names.wire(name, TOOL_NAME);
     }
-    names.to_wire_as(name, &format!("_{name}"), TOOL_NAME)
+    names.wire_as(name, &format!("_{name}"), TOOL_NAME)
 }
 
 fn declare(tool: &Tool, names: &mut Names) -> Value {

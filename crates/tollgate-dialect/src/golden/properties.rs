@@ -134,8 +134,11 @@ fn events() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
+/// Text, names and arguments of calls, end and usage.
+type Gist = (String, Vec<(String, String)>, Option<FinishReason>, Option<Usage>);
+
 /// What an answer says, however it was cut into pieces.
-fn gist(events: Vec<ChatEvent>) -> (String, Vec<(String, String)>, Option<FinishReason>, Option<Usage>) {
+fn gist(events: Vec<ChatEvent>) -> Gist {
     let whole = Answered::of(events);
     let calls = whole.content.iter().filter_map(|part| match part {
         Part::ToolCall { name, arguments, .. } => Some((name.clone(), arguments.clone())),

@@ -215,7 +215,7 @@ impl ChatReader {
             events.push(ChatEvent::ToolCall {
                 index: call.index.unwrap_or(u32::try_from(place).unwrap_or(u32::MAX)),
                 id: filled(call.id),
-                name: filled(name).map(|name| self.names.to_client(&name)),
+                name: filled(name).map(|name| self.names.client_name(&name)),
                 arguments: arguments.unwrap_or_default(),
                 signature: signature.and_then(Value::as_str).map(str::to_owned),
             });

@@ -131,12 +131,11 @@ impl Writer<'_> {
                 Part::ToolCall {
                     id, name, arguments, ..
                 } => {
-                    let name = self.names.to_wire(name, TOOL_NAME);
+                    let name = self.names.wire(name, TOOL_NAME);
                     // An empty text is no JSON, and some servers parse it.
                     let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
                     let function = json!({ "name": name, "arguments": arguments });
-                    calls
-                        .push(json!({ "id": self.ids.to_wire(id, CALL_ID), "type": "function", "function": function }));
+                    calls.push(json!({ "id": self.ids.wire(id, CALL_ID), "type": "function", "function": function }));
                 }
                 Part::Reasoning { .. } | Part::RedactedReasoning { .. } => {}
                 Part::Refusal { text } => refusal.push_str(text),
@@ -175,7 +174,7 @@ impl Writer<'_> {
                 .iter()
                 .cloned()
                 .partition(|part| matches!(part, Part::Text { .. }));
-            let id = self.ids.to_wire(call_id, CALL_ID);
+            let id = self.ids.wire(call_id, CALL_ID);
             let mut content = self.content(&words, at)?;
             if !media.is_empty() {
                 let note = format!("What {id} returned beside text follows.");
@@ -257,7 +256,7 @@ impl Writer<'_> {
     }
 
     fn tool(&mut self, tool: &Tool) -> Value {
-        let name = self.names.to_wire(&tool.name, TOOL_NAME);
+        let name = self.names.wire(&tool.name, TOOL_NAME);
         let mut function = json!({ "name": name, "parameters": tool.parameters });
         if tool.parameters.is_empty() {
             function["parameters"] = json!({ "type": "object", "properties": {} });
@@ -277,7 +276,7 @@ impl Writer<'_> {
             ToolChoice::None => "none".into(),
             ToolChoice::Required => "required".into(),
             ToolChoice::Named(name) => {
-                json!({ "type": "function", "function": { "name": self.names.to_wire(name, TOOL_NAME) } })
+                json!({ "type": "function", "function": { "name": self.names.wire(name, TOOL_NAME) } })
             }
         }
     }

@@ -295,7 +295,7 @@ impl ResponseReader {
         self.out.push(ChatEvent::ToolCall {
             index: self.calls,
             id: Some(id.to_owned()),
-            name: Some(self.names.to_client(name)),
+            name: Some(self.names.client_name(name)),
             arguments: String::new(),
             signature: self.call_signatures.remove(id),
         });

@@ -300,8 +300,8 @@ impl Writing<'_> {
                 Part::ToolCall {
                     id, name, arguments, ..
                 } => Item::FunctionCall {
-                    call_id: self.call_ids.to_wire(id, CALL_ID),
-                    name: self.names.to_wire(name, NAME),
+                    call_id: self.call_ids.wire(id, CALL_ID),
+                    name: self.names.wire(name, NAME),
                     arguments,
                 },
                 Part::Image { .. } | Part::Audio { .. } | Part::File { .. } | Part::ToolResult { .. } => {
@@ -332,7 +332,7 @@ impl Writing<'_> {
                 parts => Output::Parts(self.contents(parts, at)?),
             };
             items.push(Item::FunctionCallOutput {
-                call_id: self.call_ids.to_wire(call_id, CALL_ID),
+                call_id: self.call_ids.wire(call_id, CALL_ID),
                 output,
             });
         }
@@ -348,7 +348,7 @@ impl Writing<'_> {
         };
         let mut function = json!({
             "type": "function",
-            "name": self.names.to_wire(&tool.name, NAME),
+            "name": self.names.wire(&tool.name, NAME),
             "parameters": parameters,
             "strict": tool.strict.unwrap_or_default(),
         });
@@ -361,7 +361,7 @@ impl Writing<'_> {
     fn tool_choice(&mut self, choice: &ToolChoice) -> Value {
         match choice {
             ToolChoice::Named(name) => {
-                let wire = self.names.to_wire(name, NAME);
+                let wire = self.names.wire(name, NAME);
                 answer::tool_choice(Some(&ToolChoice::Named(wire)))
             }
             plain => answer::tool_choice(Some(plain)),
@@ -383,7 +383,7 @@ impl Writing<'_> {
                 schema,
                 strict,
             }) => {
-                let name = Names::default().to_wire(name, NAME);
+                let name = Names::default().wire(name, NAME);
                 let mut format = json!({ "type": "json_schema", "name": name, "schema": schema });
                 if let Some(fields) = format.as_object_mut() {
                     fields.extend(description.iter().map(|text| ("description".to_owned(), json!(text))));

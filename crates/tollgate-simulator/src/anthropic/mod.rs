@@ -97,14 +97,13 @@ impl WireFormat for Messages {
 
 fn body(error: &ApiError, status: u16) -> Value {
     let kind = match status {
-        400 | 405 | 422 => "invalid_request_error",
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
         529 | 503 => "overloaded_error",
-        400..=499 => "invalid_request_error",
+        status if status < 500 => "invalid_request_error",
         _ => "api_error",
     };
     let message = match error.means {

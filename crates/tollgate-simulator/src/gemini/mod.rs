@@ -136,7 +136,7 @@ fn body(error: &ApiError, status: u16) -> Value {
         429 => "RESOURCE_EXHAUSTED",
         503 => "UNAVAILABLE",
         504 => "DEADLINE_EXCEEDED",
-        400..=499 => "FAILED_PRECONDITION",
+        status if status < 500 => "FAILED_PRECONDITION",
         _ => "INTERNAL",
     };
     let message = match error.means {

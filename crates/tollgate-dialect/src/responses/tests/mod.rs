@@ -16,12 +16,11 @@ use crate::{
     side::{Losses, Reader, Target},
 };
 
+/// Body, reader of its answer, and what was left out.
+type Written = (Value, Box<dyn Reader>, Vec<String>);
+
 /// What a provider is sent, and the reader of its answer.
-fn write_with(
-    request: &ChatRequest,
-    quirks: Quirks,
-    policy: OnUnsupported,
-) -> Result<(Value, Box<dyn Reader>, Vec<String>), Refused> {
+fn write_with(request: &ChatRequest, quirks: Quirks, policy: OnUnsupported) -> Result<Written, Refused> {
     let mut losses = Losses::new(policy);
     let target = Target { model: "real", quirks };
     let (body, reader) = provider::write(request, &target, &mut losses)?;
