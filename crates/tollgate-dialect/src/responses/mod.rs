@@ -6,6 +6,7 @@ mod answer;
 mod citation;
 pub mod client;
 mod content;
+mod fields;
 pub(crate) mod frames;
 mod input;
 mod item;

@@ -1,0 +1,40 @@
+//! Fields of events and items, as the reader asks for them.
+
+use serde_json::Value;
+use tollgate_types::chat::TokenLogprob;
+
+use crate::BadAnswer;
+
+pub(super) fn response_of(event: &Value) -> Result<&Value, BadAnswer> {
+    event
+        .get("response")
+        .filter(|response| response.is_object())
+        .ok_or(BadAnswer::Lacks("a response"))
+}
+
+pub(super) fn number(event: &Value, name: &str) -> u64 {
+    event[name].as_u64().unwrap_or_default()
+}
+
+pub(super) fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// None for what is no token. Alternatives have none of their own.
+pub(super) fn logprob(token: &Value, alternatives: bool) -> Option<TokenLogprob> {
+    let bytes = token["bytes"].as_array().map(|bytes| {
+        let byte = |byte: &Value| byte.as_u64().and_then(|byte| u8::try_from(byte).ok());
+        bytes.iter().filter_map(byte).collect()
+    });
+    let others = alternatives.then(|| {
+        list(token, "top_logprobs")
+            .filter_map(|token| logprob(token, false))
+            .collect()
+    });
+    Some(TokenLogprob {
+        token: token["token"].as_str()?.to_owned(),
+        logprob: token["logprob"].as_f64()?,
+        bytes,
+        alternatives: others.unwrap_or_default(),
+    })
+}
