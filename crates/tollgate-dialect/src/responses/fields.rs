@@ -5,6 +5,18 @@ use tollgate_types::chat::TokenLogprob;
 
 use crate::BadAnswer;
 
+/// Items of tools that the provider runs by itself; the words that come of them are in messages.
+pub(super) const HOSTED: [&str; 8] = [
+    "code_interpreter_call",
+    "compaction",
+    "file_search_call",
+    "function_call_output",
+    "mcp_call",
+    "mcp_list_tools",
+    "tool_search_output",
+    "web_search_call",
+];
+
 pub(super) fn response_of(event: &Value) -> Result<&Value, BadAnswer> {
     event
         .get("response")

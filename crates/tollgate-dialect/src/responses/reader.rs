@@ -13,23 +13,11 @@ use tollgate_types::{
 
 use super::{
     citation,
-    fields::{list, logprob, number, response_of},
+    fields::{HOSTED, list, logprob, number, response_of},
     provider::reported,
     sealed::Sealed,
 };
 use crate::{BadAnswer, ProviderError, names::Names, side::Reader};
-
-/// Items of tools that the provider runs by itself; the words that come of them are in messages.
-const HOSTED: [&str; 8] = [
-    "code_interpreter_call",
-    "compaction",
-    "file_search_call",
-    "function_call_output",
-    "mcp_call",
-    "mcp_list_tools",
-    "tool_search_output",
-    "web_search_call",
-];
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
