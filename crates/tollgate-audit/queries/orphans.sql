@@ -3,8 +3,13 @@ UPDATE attempts a SET
     state = 'orphaned',
     input_tokens = o.input_tokens,
     cached_input_tokens = 0,
+    cache_write_input_tokens = 0,
+    cache_write_1h_input_tokens = 0,
+    audio_input_tokens = 0,
     output_tokens = o.output_tokens,
     reasoning_tokens = 0,
+    audio_output_tokens = 0,
+    web_searches = 0,
     usage_source = 'estimated',
     price_id = o.price_id,
     cost_usd = o.cost_usd

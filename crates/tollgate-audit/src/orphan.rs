@@ -1,13 +1,13 @@
 //! Attempts whose end nobody saw: completed with an estimate, flagged, never forgotten.
 //!
 //! The estimate is the prompt's estimated tokens, none of them cached, and for the answer the client's own limit or
-//! [`ASSUMED_OUTPUT_TOKENS`], whichever is less. It errs on the low side for a long answer; a settlement that arrives
+//! [`ASSUMED_OUTPUT_TOKENS`], whichever is less; vectors have no answer in tokens, and counting tokens is free. It errs on the low side for a long answer; a settlement that arrives
 //! after all becomes a correction.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use rust_decimal::Decimal;
-use tollgate_types::{Millis, Usage, UsageSource};
+use tollgate_types::{Millis, Operation, Usage, UsageSource};
 use uuid::Uuid;
 
 use crate::{Error, Store, price::PriceList, rows::bigint};
@@ -47,7 +47,7 @@ impl Store {
         let (mut ids, mut inputs, mut outputs) = (Vec::<Uuid>::new(), Vec::<i64>::new(), Vec::<i64>::new());
         let (mut price_ids, mut costs) = (Vec::<Option<i64>>::new(), Vec::<Option<Decimal>>::new());
         for row in &overdue {
-            let usage = estimate(row.estimated_input_tokens, row.max_output_tokens);
+            let usage = estimate(&row.operation, row.estimated_input_tokens, row.max_output_tokens);
             let models = [row.provider_model.as_str()];
             let charge = prices.charge(&row.provider, &models, row.started_at, &usage, UsageSource::Estimated);
             ids.push(row.attempt_id);
@@ -71,11 +71,16 @@ impl Store {
     }
 }
 
-fn estimate(estimated_input_tokens: i64, max_output_tokens: Option<i64>) -> Usage {
+fn estimate(operation: &str, estimated_input_tokens: i64, max_output_tokens: Option<i64>) -> Usage {
     let limit = max_output_tokens.map_or(ASSUMED_OUTPUT_TOKENS, i64::unsigned_abs);
+    let (input_tokens, output_tokens) = match operation {
+        _ if operation == Operation::CountTokens.as_str() => (0, 0),
+        _ if operation == Operation::Embed.as_str() => (estimated_input_tokens.unsigned_abs(), 0),
+        _ => (estimated_input_tokens.unsigned_abs(), limit.min(ASSUMED_OUTPUT_TOKENS)),
+    };
     Usage {
-        input_tokens: estimated_input_tokens.unsigned_abs(),
-        output_tokens: limit.min(ASSUMED_OUTPUT_TOKENS),
+        input_tokens,
+        output_tokens,
         ..Usage::default()
     }
 }
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn the_answer_is_estimated_short() {
         assert_eq!(
-            estimate(40, None),
+            estimate("chat", 40, None),
             Usage {
                 input_tokens: 40,
                 output_tokens: 256,
@@ -95,12 +100,14 @@ mod tests {
             }
         );
         assert_eq!(
-            estimate(0, Some(16)),
+            estimate("chat", 0, Some(16)),
             Usage {
                 output_tokens: 16,
                 ..Usage::default()
             }
         );
-        assert_eq!(estimate(0, Some(100_000)).output_tokens, 256);
+        assert_eq!(estimate("chat", 0, Some(100_000)).output_tokens, 256);
+        assert_eq!(estimate("embed", 40, None).output_tokens, 0);
+        assert_eq!(estimate("count_tokens", 40, None), Usage::default());
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
 use tollgate_types::{
-    Caller, Millis,
+    Caller, Millis, Usage,
     ledger::{Attempt, Conclusion, LedgerEvent, Settlement},
 };
 use uuid::Uuid;
@@ -113,16 +113,26 @@ fn check_settlement(settlement: &Settlement) -> Check {
     )?;
     time(settlement.ended_at, "ended_at is out of range")?;
     count(settlement.first_token_ms.unwrap_or(0), "first_token_ms is out of range")?;
-    count(settlement.usage.input_tokens, "usage.input_tokens is out of range")?;
-    count(
-        settlement.usage.cached_input_tokens,
-        "usage.cached_input_tokens is out of range",
-    )?;
-    count(settlement.usage.output_tokens, "usage.output_tokens is out of range")?;
-    count(
-        settlement.usage.reasoning_tokens,
-        "usage.reasoning_tokens is out of range",
-    )
+    let usage = &settlement.usage;
+    [
+        (usage.input_tokens, "usage.input_tokens is out of range"),
+        (usage.cached_input_tokens, "usage.cached_input_tokens is out of range"),
+        (
+            usage.cache_write_input_tokens,
+            "usage.cache_write_input_tokens is out of range",
+        ),
+        (
+            usage.cache_write_1h_input_tokens,
+            "usage.cache_write_1h_input_tokens is out of range",
+        ),
+        (usage.audio_input_tokens, "usage.audio_input_tokens is out of range"),
+        (usage.output_tokens, "usage.output_tokens is out of range"),
+        (usage.reasoning_tokens, "usage.reasoning_tokens is out of range"),
+        (usage.audio_output_tokens, "usage.audio_output_tokens is out of range"),
+        (usage.web_searches, "usage.web_searches is out of range"),
+    ]
+    .into_iter()
+    .try_for_each(|(value, reason)| count(value, reason))
 }
 
 fn check_caller(caller: &Caller) -> Check {
@@ -172,6 +182,7 @@ pub(crate) struct Starts {
     pub(crate) key_name: Vec<String>,
     pub(crate) tags: Vec<Value>,
     pub(crate) dialect: Vec<String>,
+    pub(crate) operation: Vec<String>,
     pub(crate) stream: Vec<bool>,
     pub(crate) started_at: Vec<DateTime<Utc>>,
     pub(crate) deadline_at: Vec<DateTime<Utc>>,
@@ -192,6 +203,7 @@ impl Starts {
         self.key_name.push(attempt.caller.key_name.clone());
         self.tags.push(tags(&attempt.caller));
         self.dialect.push(attempt.dialect.as_str().to_owned());
+        self.operation.push(attempt.operation.as_str().to_owned());
         self.stream.push(attempt.stream);
         self.started_at.push(attempt.started_at.to_datetime());
         self.deadline_at.push(attempt.deadline.to_datetime());
@@ -209,8 +221,13 @@ pub(crate) struct Ends {
     pub(crate) served_model: Vec<Option<String>>,
     pub(crate) input_tokens: Vec<Option<i64>>,
     pub(crate) cached_input_tokens: Vec<Option<i64>>,
+    pub(crate) cache_write_input_tokens: Vec<Option<i64>>,
+    pub(crate) cache_write_1h_input_tokens: Vec<Option<i64>>,
+    pub(crate) audio_input_tokens: Vec<Option<i64>>,
     pub(crate) output_tokens: Vec<Option<i64>>,
     pub(crate) reasoning_tokens: Vec<Option<i64>>,
+    pub(crate) audio_output_tokens: Vec<Option<i64>>,
+    pub(crate) web_searches: Vec<Option<i64>>,
     pub(crate) usage_source: Vec<Option<String>>,
     pub(crate) price_id: Vec<Option<i64>>,
     pub(crate) cost_usd: Vec<Option<Decimal>>,
@@ -221,7 +238,6 @@ pub(crate) struct Ends {
 impl Ends {
     pub(crate) fn push(&mut self, end: Option<(&Settlement, Charge)>) {
         let settlement = end.map(|(settlement, _)| settlement);
-        let tokens = settlement.map(|end| end.usage);
         self.outcome.push(settlement.map(|end| end.outcome.as_str().to_owned()));
         self.error_code.push(
             settlement
@@ -232,12 +248,20 @@ impl Ends {
             .push(settlement.and_then(|end| end.provider_status).map(Into::into));
         self.served_model
             .push(settlement.and_then(|end| end.served_model.clone()));
-        self.input_tokens.push(tokens.map(|used| bigint(used.input_tokens)));
-        self.cached_input_tokens
-            .push(tokens.map(|used| bigint(used.cached_input_tokens)));
-        self.output_tokens.push(tokens.map(|used| bigint(used.output_tokens)));
-        self.reasoning_tokens
-            .push(tokens.map(|used| bigint(used.reasoning_tokens)));
+        let count = |column: &mut Vec<Option<i64>>, of: fn(&Usage) -> u64| {
+            column.push(settlement.map(|end| bigint(of(&end.usage))));
+        };
+        count(&mut self.input_tokens, |used| used.input_tokens);
+        count(&mut self.cached_input_tokens, |used| used.cached_input_tokens);
+        count(&mut self.cache_write_input_tokens, |used| used.cache_write_input_tokens);
+        count(&mut self.cache_write_1h_input_tokens, |used| {
+            used.cache_write_1h_input_tokens
+        });
+        count(&mut self.audio_input_tokens, |used| used.audio_input_tokens);
+        count(&mut self.output_tokens, |used| used.output_tokens);
+        count(&mut self.reasoning_tokens, |used| used.reasoning_tokens);
+        count(&mut self.audio_output_tokens, |used| used.audio_output_tokens);
+        count(&mut self.web_searches, |used| used.web_searches);
         self.usage_source
             .push(settlement.map(|end| end.usage_source.as_str().to_owned()));
         self.price_id.push(end.and_then(|(_, charge)| charge.price_id));

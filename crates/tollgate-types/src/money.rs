@@ -25,6 +25,12 @@ impl Usd {
     pub fn per_million(self, tokens: u64) -> Self {
         Self(self.0 * Decimal::from(tokens) / Decimal::from(1_000_000))
     }
+
+    /// The price of `count` things at `self` each.
+    #[must_use]
+    pub fn times(self, count: u64) -> Self {
+        Self(self.0 * Decimal::from(count))
+    }
 }
 
 impl From<Decimal> for Usd {

@@ -17,7 +17,7 @@ use tollgate_bus::{
 use tollgate_dialect::{Answer, BadAnswer, Events, Framing};
 use tollgate_telemetry::Metrics;
 use tollgate_types::{
-    ErrorCode, Failure, Millis, Usage, UsageSource,
+    ErrorCode, Failure, Millis, Operation, Usage, UsageSource,
     ledger::{Attempt, AttemptOutcome, LedgerEvent, Settlement},
 };
 
@@ -265,6 +265,8 @@ impl Attempts {
     async fn settlement(&self, order: &Order, call: &Call, answer: &mut Answer) -> Settlement {
         let (usage, usage_source) = match answer.summary().usage {
             Some(usage) => (usage, UsageSource::Provider),
+            // A count of tokens is free, however it ends.
+            None if order.attempt.operation == Operation::CountTokens => (Usage::default(), UsageSource::None),
             None if call.may_be_billed => (count(order.body.clone(), answer).await, UsageSource::Counted),
             None => (Usage::default(), UsageSource::None),
         };

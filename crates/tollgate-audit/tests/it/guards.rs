@@ -25,6 +25,8 @@ async fn completed_rows_are_immutable() {
         "UPDATE attempts SET key_name = 'other' WHERE state = 'open'",
         "UPDATE attempts SET state = 'orphaned', usage_source = 'estimated', input_tokens = 0, cached_input_tokens = 0,
                 output_tokens = 0, reasoning_tokens = 0, provider = 'other' WHERE state = 'open'",
+        "UPDATE attempts SET operation = 'embed' WHERE state = 'open'",
+        "UPDATE attempts SET web_searches = 1 WHERE state = 'settled'",
         "DELETE FROM attempts WHERE state = 'open'",
         "DELETE FROM attempts",
         "TRUNCATE attempts CASCADE",
@@ -50,7 +52,14 @@ async fn completed_rows_are_immutable() {
 async fn half_completed_rows_are_refused() {
     let database = Database::fresh().await;
     database.record(&[started(1)]).await;
-    for change in ["state = 'settled'", "state = 'orphaned'", "state = 'paid'"] {
+    let without_kinds = "state = 'orphaned', usage_source = 'estimated', input_tokens = 0, cached_input_tokens = 0,
+                         output_tokens = 0, reasoning_tokens = 0";
+    for change in [
+        "state = 'settled'",
+        "state = 'orphaned'",
+        "state = 'paid'",
+        without_kinds,
+    ] {
         let error = database
             .run(&format!("UPDATE attempts SET {change}"))
             .await

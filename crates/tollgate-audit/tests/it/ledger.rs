@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinSet;
 use tollgate_audit::{Error, Recorded, Store};
-use tollgate_types::{Millis, UsageSource, ledger::LedgerEvent};
+use tollgate_types::{Millis, Operation, UsageSource, ledger::LedgerEvent};
 
-use crate::support::{Database, abandoned, attempt, concluded, settled, settlement, started};
+use crate::support::{Database, EVERY_KIND, abandoned, attempt, concluded, settled, settlement, started};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_changes_nothing() {
@@ -152,6 +152,34 @@ async fn what_has_no_price_has_no_cost() {
     ];
     let rows = database.texts(rows).await;
     assert_eq!(rows.iter().map(|row| simple(row)).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_is_a_column_and_costs_its_own_rate() {
+    let database = Database::fresh().await;
+    let event = |number, model: &str, operation| {
+        let (mut attempt, mut settlement) = (attempt(number), settlement());
+        attempt.target.provider = if model == "sim-mini" { "simulator" } else { "openai" }.to_owned();
+        attempt.target.model = model.to_owned();
+        attempt.operation = operation;
+        settlement.served_model = None;
+        settlement.usage = EVERY_KIND;
+        (1, LedgerEvent::Settled { attempt, settlement })
+    };
+    // A price without rates for sound and the like does not make them free.
+    let events = [
+        event(1, "sim-mini", Operation::Chat),
+        event(2, "gpt-4o", Operation::Embed),
+    ];
+    assert_eq!(database.store.record(&events).await.unwrap().unpriced, 1);
+    let rows = "SELECT concat_ws(' ', operation, cache_write_input_tokens, cache_write_1h_input_tokens,
+                                 audio_input_tokens, audio_output_tokens, web_searches,
+                                 coalesce(trim_scale(cost_usd)::text, 'unpriced'))
+                FROM ledger ORDER BY attempt_id";
+    assert_eq!(
+        database.texts(rows).await,
+        ["chat 300 200 100 50 2 0.02043125", "embed 300 200 100 50 2 unpriced"]
+    );
 }
 
 /// The row without zeros at the end of its number.

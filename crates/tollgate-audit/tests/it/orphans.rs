@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate_audit::{GroupBy, Recorded};
 use tollgate_types::{Millis, ledger::LedgerEvent};
 
-use crate::support::{Database, START, abandoned, attempt, settled, settlement, started};
+use crate::support::{Database, EVERY_KIND, START, abandoned, attempt, settled, settlement, started};
 
 const GRACE: Duration = Duration::from_secs(5);
 /// One millisecond past deadline and grace of `attempt`.
@@ -31,6 +31,11 @@ async fn an_overdue_attempt_is_completed_with_an_estimate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_settlement_is_a_correction_and_the_view_has_the_truth() {
     let database = Database::fresh().await;
+    let settled = |number| {
+        let (attempt, mut settlement) = (attempt(number), settlement());
+        settlement.usage = EVERY_KIND;
+        LedgerEvent::Settled { attempt, settlement }
+    };
     database.record(&[started(1), started(2), settled(3)]).await;
     assert_eq!(database.store.orphan(OVERDUE, GRACE).await.unwrap(), 2);
     let row = "SELECT to_jsonb(a)::text FROM attempts a ORDER BY attempt_id";
@@ -50,9 +55,15 @@ async fn a_late_settlement_is_a_correction_and_the_view_has_the_truth() {
     );
     assert_eq!(database.texts(row).await, before, "the orphan's own row is as it was");
     let deltas = "SELECT concat_ws(' ', input_tokens_delta, cached_input_tokens_delta, output_tokens_delta,
-                                   reasoning_tokens_delta, trim_scale(cost_usd_delta)) FROM attempt_corrections";
-    // 1000 − 100, 200 − 256, 0.00024 − 0.0001686
-    assert_eq!(database.texts(deltas).await, ["900 400 -56 20 0.0000714"]);
+                                   reasoning_tokens_delta, cache_write_input_tokens_delta,
+                                   cache_write_1h_input_tokens_delta, audio_input_tokens_delta,
+                                   audio_output_tokens_delta, web_searches_delta, trim_scale(cost_usd_delta))
+                  FROM attempt_corrections";
+    // 1000 − 100, 200 − 256, 0.02043125 − 0.0001686
+    assert_eq!(
+        database.texts(deltas).await,
+        ["900 100 -56 20 300 200 100 50 2 0.02026265"]
+    );
     // Corrected and settled in time read the same.
     let truth = "SELECT count(*)::text FROM (
                      SELECT to_jsonb(l) - 'attempt_id' - 'request_id' - 'corrected' AS row FROM ledger l
@@ -66,7 +77,7 @@ async fn a_late_settlement_is_a_correction_and_the_view_has_the_truth() {
         .unwrap();
     assert_eq!((rows.len(), rows[0].calls, rows[0].orphaned_calls), (1, 3, 1));
     assert_eq!((rows[0].input_tokens, rows[0].output_tokens), (2100, 656));
-    assert_eq!(rows[0].cost_usd.to_string(), "0.0006486");
+    assert_eq!(rows[0].cost_usd.to_string(), "0.0410311");
 }
 
 #[tokio::test(flavor = "multi_thread")]

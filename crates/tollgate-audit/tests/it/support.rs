@@ -199,6 +199,20 @@ pub(crate) fn attempt(number: u128) -> Attempt {
     }
 }
 
+/// Of every kind some. At `sim-mini` 500 × 0.15 + 100 × 0.075 + 100 × 0.1875 + 200 × 0.30 + 100 × 0.60 + 150 × 0.60 +
+/// 50 × 2.40 = 431.25 millionths of a dollar, and two searches for a cent each.
+pub(crate) const EVERY_KIND: Usage = Usage {
+    input_tokens: 1000,
+    cached_input_tokens: 100,
+    cache_write_input_tokens: 300,
+    cache_write_1h_input_tokens: 200,
+    audio_input_tokens: 100,
+    output_tokens: 200,
+    reasoning_tokens: 20,
+    audio_output_tokens: 50,
+    web_searches: 2,
+};
+
 /// 1000 tokens in, 400 of them cached, 200 out: 0.00009 + 0.00003 + 0.00012 = 0.00024 dollars at `sim-mini`.
 pub(crate) fn settlement() -> Settlement {
     Settlement {
