@@ -18,6 +18,7 @@ mod golden;
 mod names;
 mod native;
 pub mod openai;
+mod provenance;
 mod scan;
 mod side;
 mod splice;

@@ -14,7 +14,9 @@ use crate::{
     count_tokens::{self, Counting},
     embed,
     events::Framing,
-    gemini, native, openai, responses,
+    gemini, native, openai,
+    provenance::{self, Family, Marked},
+    responses,
     side::{Losses, Reader, Target, Writer},
 };
 
@@ -117,14 +119,21 @@ fn chat(order: &Order<'_>, losses: &mut Losses) -> Result<(String, Bytes, Answer
         let (body, answer) = pass_on(order)?;
         return Ok((path, body, answer));
     }
-    let request = read(order.client, order.body, order.view)?;
+    let mut request = read(order.client, order.body, order.view)?;
+    let family = Family::of(order.provider, order.model);
+    provenance::settle(&mut request, order.client, family);
     let target = Target {
         model: order.model,
         quirks: order.quirks,
     };
     let (body, reader) = write(order.provider, &request, &target, losses)?;
     let writer = writer(order.client, &request, order.view);
-    Ok((path, body, Answer::new(reader, Output::Written(writer))))
+    let marked = Marked {
+        writer,
+        family,
+        client: order.client,
+    };
+    Ok((path, body, Answer::new(reader, Output::Written(Box::new(marked)))))
 }
 
 /// A model's name as one segment of a path: nothing in it can lead elsewhere.
@@ -213,6 +222,8 @@ pub(crate) fn pass_on_reader(provider: Dialect) -> Option<Box<dyn Reader>> {
 /// The same request for the provider's model: client and provider speak the same dialect.
 fn pass_on(order: &Order<'_>) -> Result<(Bytes, Answer), Refused> {
     let Order { body, model, view, .. } = *order;
+    let settled = provenance::settle_bytes(body, order.provider)?;
+    let body = settled.as_deref().unwrap_or(body);
     let unsupported = || Refused::Unsupported("this dialect".to_owned());
     let reader = pass_on_reader(order.provider).ok_or_else(unsupported)?;
     let (body, filter) = match order.provider {

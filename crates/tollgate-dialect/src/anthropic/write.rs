@@ -282,6 +282,9 @@ impl Turns<'_> {
         let leading = messages.iter().take_while(|message| is_system(message)).count();
         for (index, message) in messages.iter().enumerate() {
             let at = format!("messages[{index}]");
+            if message.participant().is_some() {
+                self.losses.cannot(format!("{at}.name"))?;
+            }
             let mut blocks = Vec::new();
             for part in &message.content {
                 blocks.extend(self.part(part, &at)?);

@@ -58,7 +58,7 @@ pub(super) fn write<'a>(
     let leading = messages.iter().take_while(|message| is_system(message.role)).count();
     for (place, message) in messages.iter().enumerate() {
         let at = format!("messages[{place}]");
-        if message.name.is_some() {
+        if message.participant().is_some() {
             turns.losses.cannot(format!("{at}.name"))?;
         }
         for (part_place, part) in message.content.iter().enumerate() {

@@ -33,11 +33,14 @@ fn text(value: &Value, name: &str) -> Option<String> {
     Some(field(value, name)?.as_str()?.to_owned())
 }
 
+/// Google's word for a call that was made elsewhere: the newest models want a signature on each.
+pub(crate) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+
 /// Marks a signature of another provider's, which need not be base64 as Google's are.
-const FOREIGN: &str = "tollgate:";
+pub(crate) const FOREIGN: &str = "tollgate:";
 
 /// A signature as a client of this dialect can hold it: in base64.
-fn signature_out(signature: &str) -> String {
+pub(crate) fn signature_out(signature: &str) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     match STANDARD.decode(signature) {
         Ok(_) => signature.to_owned(),
@@ -46,7 +49,7 @@ fn signature_out(signature: &str) -> String {
 }
 
 /// The signature that was given out.
-fn signature_in(signature: String) -> String {
+pub(crate) fn signature_in(signature: String) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let plain = STANDARD
         .decode(&signature)

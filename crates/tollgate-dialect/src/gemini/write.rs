@@ -7,6 +7,7 @@ use tollgate_types::chat::{
     ChatRequest, Effort, Media, Message, Part, Reasoning, ResponseFormat, Role, Tool, ToolChoice,
 };
 
+use super::NO_SIGNATURE;
 use crate::{
     Refused,
     names::{Names, Rule},
@@ -18,8 +19,6 @@ const TOOL_NAME: Rule = Rule {
     also: "_.:-",
     longest: 64,
 };
-/// Google's word for a call that was made elsewhere: the newest models want a signature on each.
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// The generation of a model, as far as its name tells.
 fn generation(model: &str) -> u32 {
@@ -190,6 +189,9 @@ impl Turns<'_> {
         let leading = messages.iter().take_while(|message| is_system(message)).count();
         for (index, message) in messages.iter().enumerate() {
             let at = format!("messages[{index}]");
+            if message.participant().is_some() {
+                self.losses.cannot(format!("{at}.name"))?;
+            }
             let mut parts = Vec::new();
             let mut signature = None;
             let mut calls = 0;

@@ -240,7 +240,7 @@ impl Writing<'_> {
         let mut items = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             let at = format!("messages[{index}]");
-            if message.name.is_some() {
+            if message.participant().is_some() {
                 self.losses.cannot(format!("{at}: a name"))?;
             }
             match message.role {

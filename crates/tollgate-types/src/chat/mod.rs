@@ -115,6 +115,12 @@ impl Message {
             name: None,
         }
     }
+
+    /// The name, where it tells anything: that of a tool's result repeats what its call says.
+    #[must_use]
+    pub fn participant(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| self.role != Role::Tool)
+    }
 }
 
 /// A function that the model may call.
