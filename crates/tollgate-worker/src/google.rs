@@ -147,3 +147,119 @@ impl Account {
         Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signed)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use axum::{Router, extract::Form, http::StatusCode, routing::post};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Made for this test; no account has it.
+    const KEY: &str = include_str!("../testdata/service_account.pem");
+
+    /// A token endpoint that checks the assertion as Google does and counts the tokens it gives out, and its address.
+    async fn endpoint(expires_in: u64) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let given = Arc::new(AtomicUsize::new(0));
+        let (audience, count) = (url.clone(), given.clone());
+        let token = async move |Form(form): Form<BTreeMap<String, String>>| match claims(&form) {
+            Some(claims) if claims["aud"] == audience.as_str() => {
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let body = json!({ "access_token": format!("ya29.{number}"), "expires_in": expires_in });
+                (StatusCode::OK, body.to_string())
+            }
+            _ => (StatusCode::BAD_REQUEST, json!({ "error": "invalid_grant" }).to_string()),
+        };
+        let app = Router::new().route("/token", post(token));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (url, given)
+    }
+
+    /// What the assertion says, if it is signed by the key and good for now.
+    fn claims(form: &BTreeMap<String, String>) -> Option<Value> {
+        if form["grant_type"] != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
+            return None;
+        }
+        let (message, signed) = form["assertion"].rsplit_once('.')?;
+        let der = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).ok()?;
+        let key = signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok()?;
+        let public = signature::UnparsedPublicKey::new(&signature::RSA_PKCS1_2048_8192_SHA256, key.public());
+        public
+            .verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signed).ok()?)
+            .ok()?;
+        let (head, claims) = message.split_once('.')?;
+        let part = |text: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok() };
+        let (head, claims) = (part(head)?, part(claims)?);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let issued = claims["iat"].as_u64()?;
+        let good = head["alg"] == "RS256"
+            && claims["iss"] == "worker@project.example"
+            && claims["scope"] == SCOPE
+            && issued <= now
+            && now - issued < 60
+            && claims["exp"].as_u64()? - issued == 3600;
+        good.then_some(claims)
+    }
+
+    fn tokens(email: &str, url: &str) -> Result<Tokens, Error> {
+        let file = json!({ "type": "service_account", "client_email": email, "private_key": KEY, "token_uri": url });
+        Ok(Tokens {
+            client: Client::new(),
+            account: Some(Account::read(&file.to_string())?),
+            current: Mutex::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_token_is_fetched_once_and_used_until_it_is_old() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (url, given) = endpoint(3600).await;
+        let tokens = tokens("worker@project.example", &url).unwrap();
+        let (one, two) = tokio::join!(tokens.current(), tokens.current());
+        assert_eq!(
+            [one, two].map(|token| token.unwrap().expose_secret().to_owned()),
+            ["ya29.0", "ya29.0"]
+        );
+        assert_eq!(given.load(Ordering::SeqCst), 1);
+        // One that has less than two minutes to live is not used again.
+        let (url, given) = endpoint(119).await;
+        let tokens = super::tests::tokens("worker@project.example", &url).unwrap();
+        for _ in 0..3 {
+            tokens.current().await.unwrap();
+        }
+        assert_eq!(given.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_a_bad_key_are_errors_without_secrets() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (url, _) = endpoint(3600).await;
+        let stranger = tokens("stranger@project.example", &url).unwrap();
+        let error = stranger.current().await.unwrap_err();
+        assert!(matches!(&error, AuthError::Token(_)), "{error:?}");
+        assert!(!format!("{error:?}").contains("assertion"));
+        let file = |key: &str, url: &str| {
+            json!({ "client_email": "a@b.example", "private_key": key, "token_uri": url }).to_string()
+        };
+        for bad in [
+            "{}".to_owned(),
+            "not JSON".to_owned(),
+            file("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", &url),
+            file(KEY, "no address"),
+            // An assertion is worth a token: it does not travel in the clear.
+            file(KEY, "http://oauth2.example/token"),
+        ] {
+            assert!(matches!(Account::read(&bad), Err(Error::ServiceAccount)), "{bad}");
+        }
+    }
+}
