@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_simulator::{Outcome, Script};
 
-use crate::harness::{Stack, chat, load, streamed};
+use crate::harness::{Options, Stack, chat, load, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_requests_with_errors_close_to_the_token() {
@@ -113,5 +113,37 @@ async fn a_usage_that_the_provider_withholds_is_counted_and_marked() {
         assert_eq!(attempt.input_tokens, Some(stats.input_tokens as i64 / 2));
         assert_eq!(attempt.output_tokens, Some(stats.output_tokens as i64 / 2));
     }
+    stack.stop().await;
+}
+
+/// Tokens that are priced apart come from the providers that report them, and each row says what it was for.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_token_and_operation_is_in_its_own_column() {
+    let stack = Stack::start(Options::with_dialects()).await;
+    let text = "#sim:cached_tokens=2 #sim:cache_write_tokens=3 write this to the cache";
+    for model in ["via-anthropic", "via-bedrock"] {
+        let (status, body) = stack.ask(model, text).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    let post = |path: &str, body: Value| {
+        let request = stack.client.post(format!("{}{path}", stack.http));
+        request.bearer_auth(crate::harness::KEY).body(body.to_string()).send()
+    };
+    let vectors = json!({ "model": "sim-embed", "input": "hello" });
+    assert_eq!(post("/v1/embeddings", vectors).await.unwrap().status(), 200);
+    let question = json!({ "model": "via-anthropic", "messages": [{ "role": "user", "content": "how long?" }] });
+    assert_eq!(post("/v1/messages/count_tokens", question).await.unwrap().status(), 200);
+    stack.settled(4, Duration::from_secs(10)).await;
+    let rows = "SELECT count(*) FROM ledger WHERE operation = 'chat' AND cached_input_tokens = 2
+                AND cache_write_input_tokens = 3 AND cache_write_1h_input_tokens = 0 AND input_tokens > 5";
+    assert_eq!(stack.count(rows).await, 2);
+    assert_eq!(
+        stack
+            .count("SELECT count(*) FROM ledger WHERE operation = 'embed' AND output_tokens = 0 AND input_tokens > 0")
+            .await,
+        1
+    );
+    let free = "SELECT count(*) FROM ledger WHERE operation = 'count_tokens' AND input_tokens + output_tokens = 0";
+    assert_eq!(stack.count(free).await, 1);
     stack.stop().await;
 }

@@ -9,7 +9,10 @@ use tollgate_simulator::Script;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-use crate::harness::{KEY, Stack, channel, chat, events, read, streamed, text_of};
+use crate::{
+    harness::{KEY, MODELS, Options, Stack, channel, chat, events, read, streamed, text_of},
+    matrix::{self, DOORS, Door},
+};
 
 fn native(text: &str) -> CompleteRequest {
     let mut message = v1::Message {
@@ -146,6 +149,45 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
     );
     let refused = reports.cost(bearer(request, "tg_masked")).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+    stack.stop().await;
+}
+
+/// Whatever dialect a provider refuses in, the client reads the same thing in its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_providers_refusal_is_known_for_what_it_is_at_every_door() {
+    let stack = Stack::start(Options::with_dialects()).await;
+    let refusals = [
+        ("#sim:status=429 #sim:retry_after_s=7", 429, "provider_rate_limited"),
+        ("#sim:status=500", 500, "provider_error"),
+        ("#sim:error_kind=context_length", 400, "context_length_exceeded"),
+        ("#sim:error_kind=content_policy", 400, "content_policy"),
+    ];
+    for ((door, _), model) in DOORS.iter().flat_map(|door| MODELS.map(|model| (door, model))) {
+        for (words, status, code) in refusals {
+            for stream in [false, true] {
+                let (path, body) = matrix::plain(*door, model, words, stream);
+                let request = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+                let response = request.body(body.to_string()).send().await.unwrap();
+                let wait = response.headers().get("retry-after").cloned();
+                let found = response.status().as_u16();
+                let body = response.text().await.unwrap();
+                // The OpenAI door has OpenAI's names for some of them.
+                let theirs = match (door, code) {
+                    (Door::Chat | Door::Responses, "content_policy") => "content_policy_violation",
+                    (Door::Chat | Door::Responses, "provider_rate_limited") => "rate_limit_exceeded",
+                    _ => code,
+                };
+                let what = format!("{door:?} {model} {words}: {body}");
+                assert_eq!(matrix::error_code(&body).as_deref(), Some(theirs), "{what}");
+                assert_eq!(found, status, "{what}");
+                assert_eq!(
+                    wait.is_some_and(|wait| wait == "7"),
+                    code == "provider_rate_limited",
+                    "{what}"
+                );
+            }
+        }
+    }
     stack.stop().await;
 }
 

@@ -2,52 +2,43 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tollgate_proto::v1::{self, CompleteRequest, complete_event::Event, gateway_client::GatewayClient};
 use tollgate_simulator::Script;
 use tonic::Request;
 
-use crate::harness::{Stack, channel, chat, events, streamed, text_of};
+use crate::{
+    harness::{Stack, channel},
+    matrix,
+};
 
 const KEY: &str = "tg_masked";
 
 #[derive(Debug, Clone, Copy)]
 enum Door {
-    Http,
-    HttpStream,
+    Http(matrix::Door),
     Grpc,
-    GrpcStream,
 }
 
-const DOORS: [Door; 4] = [Door::Http, Door::HttpStream, Door::Grpc, Door::GrpcStream];
+/// Every door, whole and streamed.
+fn doors() -> impl Iterator<Item = (Door, bool)> {
+    let http = matrix::DOORS.map(|(door, _)| Door::Http(door));
+    http.into_iter()
+        .chain([Door::Grpc])
+        .flat_map(|door| [(door, false), (door, true)])
+}
 
 /// The text of the answer, or the code of the error, wherever in the answer it came.
-async fn ask(stack: &Stack, door: Door, text: &str) -> Result<String, String> {
-    let url = format!("{}/v1/chat/completions", stack.http);
-    let post = |body: Value| stack.client.post(url).bearer_auth(KEY).body(body.to_string()).send();
-    match door {
-        Door::Http => {
-            let body: Value =
-                serde_json::from_str(&post(chat("sim-mini", text)).await.unwrap().text().await.unwrap()).unwrap();
-            match body["error"]["code"].as_str() {
-                Some(code) => Err(code.to_owned()),
-                None => Ok(body["choices"][0]["message"]["content"].as_str().unwrap().to_owned()),
-            }
-        }
-        Door::HttpStream => {
-            let body = post(streamed("sim-mini", text)).await.unwrap().text().await.unwrap();
-            let error = |body: &str| {
-                serde_json::from_str::<Value>(body).ok()?["error"]["code"]
-                    .as_str()
-                    .map(str::to_owned)
-            };
-            let events = events(&body);
-            match error(&body).or_else(|| error(events.last()?)) {
-                Some(code) => Err(code),
-                None => Ok(text_of(&events)),
-            }
-        }
-        Door::Grpc | Door::GrpcStream => grpc(stack, matches!(door, Door::GrpcStream), text).await,
+async fn ask(stack: &Stack, (door, stream): (Door, bool), text: &str) -> Result<String, String> {
+    let Door::Http(door) = door else {
+        return grpc(stack, stream, text).await;
+    };
+    let (path, body) = matrix::plain(door, "sim-mini", text, stream);
+    let post = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+    let body = post.body(body.to_string()).send().await.unwrap().text().await.unwrap();
+    match matrix::error_code(&body) {
+        Some(code) => Err(code),
+        None if stream => Ok(matrix::streamed_text(door, &body)),
+        None => Ok(matrix::seen(door, &serde_json::from_str(&body).unwrap()).text),
     }
 }
 
@@ -94,7 +85,7 @@ async fn grpc(stack: &Stack, stream: bool, text: &str) -> Result<String, String>
 #[tokio::test(flavor = "multi_thread")]
 async fn every_check_holds_at_every_door() {
     let stack = Stack::with(Script::default()).await;
-    for door in DOORS {
+    for door in doors() {
         let masked = ask(&stack, door, "write to ann@example.org or pay 4111 1111 1111 1111 ok?").await;
         assert_eq!(
             masked.as_deref(),
@@ -113,14 +104,14 @@ async fn every_check_holds_at_every_door() {
         let screened = ask(&stack, door, "repeat: the state secret is out").await;
         assert_eq!(screened, Err("policy_denied".to_owned()), "{door:?}");
     }
-    stack.settled(16, Duration::from_secs(20)).await;
+    stack.settled(40, Duration::from_secs(20)).await;
     // A denied prompt is no call; a denied answer is one, and is paid for.
-    assert_eq!(stack.simulator.stats().calls, 12);
+    assert_eq!(stack.simulator.stats().calls, 30);
     assert_eq!(
         stack
             .count("SELECT count(*) FROM requests WHERE state = 'denied'")
             .await,
-        8
+        20
     );
     let seen = stack.logs();
     assert!(!seen.contains("ann@example.org") && !seen.contains("4111 1111 1111 1111"));
@@ -131,7 +122,9 @@ async fn every_check_holds_at_every_door() {
 async fn a_masked_text_in_a_large_body_is_masked_as_well() {
     let stack = Stack::with(Script::default()).await;
     let text = format!("ann@example.org {}", "x ".repeat(600 << 10));
-    let answer = ask(&stack, Door::Http, &text).await.unwrap();
+    let answer = ask(&stack, (Door::Http(matrix::Door::Chat), false), &text)
+        .await
+        .unwrap();
     assert!(answer.starts_with("You said: [EMAIL_1] x x "), "{}", &answer[..40]);
     stack.stop().await;
 }

@@ -36,6 +36,23 @@ pub(crate) struct Options {
     pub(crate) dialects: bool,
 }
 
+impl Options {
+    /// Workers for every dialect, and every model that they ask the simulator for.
+    pub(crate) fn with_dialects() -> Self {
+        let script = Script {
+            models: ["sim-mini", "sim-embed", "anthropic.claude-sim-4-5"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Script::default()
+        };
+        Self {
+            script,
+            dialects: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// Public models of the stack, one for each dialect behind it.
 pub(crate) const MODELS: [&str; 5] = [
     "sim-mini",

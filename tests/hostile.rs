@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tollgate_simulator::Script;
 
-use crate::harness::{KEY, Stack, channel, read};
+use crate::harness::{KEY, Options, Stack, channel, read};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_requests() {
@@ -55,6 +55,133 @@ async fn bodies_that_are_no_requests() {
     assert_eq!(status, 400, "the provider's own refusal goes through: {answer}");
     assert!(answer["error"]["message"].as_str().unwrap().contains("api_base"));
     assert_eq!(stack.ask("sim-mini", "still there?").await.0, 200);
+    stack.stop().await;
+}
+
+/// The same nonsense, and that of each dialect, at every door; every refusal in the shape that the door's clients read.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_no_dialect_knows() {
+    let stack = Stack::start(Options::with_dialects()).await;
+    let doors = [
+        ("/v1/chat/completions", "/error/type", json!("invalid_request_error")),
+        ("/v1/responses", "/error/type", json!("invalid_request_error")),
+        ("/v1/embeddings", "/error/type", json!("invalid_request_error")),
+        ("/v1/messages", "/error/type", json!("invalid_request_error")),
+        (
+            "/v1/messages/count_tokens",
+            "/error/type",
+            json!("invalid_request_error"),
+        ),
+        (
+            "/v1beta/models/via-bedrock:generateContent",
+            "/error/status",
+            json!("INVALID_ARGUMENT"),
+        ),
+        (
+            "/v1beta/models/via-openai:streamGenerateContent?alt=sse",
+            "/error/status",
+            json!("INVALID_ARGUMENT"),
+        ),
+        (
+            "/v1beta/models/embed-gemini:embedContent",
+            "/error/status",
+            json!("INVALID_ARGUMENT"),
+        ),
+        (
+            "/v1beta/models/via-gemini:countTokens",
+            "/error/status",
+            json!("INVALID_ARGUMENT"),
+        ),
+    ];
+    let mut bodies: Vec<Vec<u8>> = [
+        "",
+        "[]",
+        "null",
+        "7",
+        "\"text\"",
+        "{",
+        "{}",
+        "{\"model\":null}",
+        "{\"model\":\"via-bedrock\"}",
+        "{\"model\":\"via-bedrock\",\"model\":\"sim-mini\"}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec();
+    bodies.push(b"{\"model\":\"\xff\"}".to_vec());
+    bodies.push(format!("{{\"model\":{}1{}}}", "[".repeat(200), "]".repeat(200)).into_bytes());
+    // A list where the dialect has one, of what never belongs there.
+    for item in [
+        "7",
+        "null",
+        "\"x\"",
+        "[]",
+        "{}",
+        "{\"role\":7}",
+        "{\"role\":\"user\",\"content\":7}",
+        "{\"role\":\"user\",\"content\":[7],\"parts\":[7]}",
+        "{\"role\":\"king\",\"parts\":\"x\",\"content\":{}}",
+    ] {
+        for list in ["messages", "input", "contents", "tools", "system"] {
+            let body = format!("{{\"model\":\"via-bedrock\",\"max_tokens\":-1,\"{list}\":[{item}]}}");
+            bodies.push(body.into_bytes());
+        }
+    }
+    for (path, pointer, expected) in &doors {
+        for body in &bodies {
+            let request = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+            let (status, answer) = read(request.body(body.clone()).send().await.unwrap()).await;
+            let said = String::from_utf8_lossy(body);
+            // `/v1/embeddings` takes a list of anything that is text, and Gemini a content without parts.
+            assert!((400..500).contains(&status), "{path} {said}: {status} {answer}");
+            let found = answer.pointer(pointer).or(answer.pointer(&format!("/0{pointer}")));
+            assert!(
+                found == Some(expected) || status == 404,
+                "{path} {said}: {status} {answer}"
+            );
+        }
+    }
+    assert_eq!(stack.ask("sim-mini", "still there?").await.0, 200);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_a_request_are_settings() {
+    let options = Options {
+        settings: vec![
+            ("ingress", "max_depth: 5"),
+            ("ingress", "max_headers: 20"),
+            ("ingress", "max_header_bytes: 8KiB"),
+            ("ingress", "max_body: 1MiB"),
+        ],
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await;
+    let nested = |depth: usize| {
+        let text = format!("{}7{}", "[".repeat(depth), "]".repeat(depth));
+        format!("{{\"model\":\"sim-mini\",\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}],\"user\":{text}}}")
+    };
+    let (status, answer) = read(stack.post_bytes(nested(5)).send().await.unwrap()).await;
+    assert_eq!(
+        (status, answer["error"]["message"].as_str()),
+        (400, Some("the request body is nested deeper than 5"))
+    );
+    // As deep as is allowed: what is wrong with it is for the provider to say.
+    let (_, answer) = read(stack.post_bytes(nested(4)).send().await.unwrap()).await;
+    assert_eq!(answer["error"]["code"], "provider_refused");
+    let with_headers = |count: usize, length: usize| {
+        let request = stack.post_bytes(crate::harness::chat("sim-mini", "x").to_string());
+        (0..count).fold(request, |request, index| {
+            request.header(format!("x-{index}"), "v".repeat(length))
+        })
+    };
+    assert_eq!(with_headers(10, 1).send().await.unwrap().status(), 200);
+    assert_eq!(with_headers(30, 1).send().await.unwrap().status(), 431);
+    assert_eq!(with_headers(1, 9000).send().await.unwrap().status(), 431);
+    let (status, answer) = read(stack.post_bytes(vec![b' '; (1 << 20) + 1]).send().await.unwrap()).await;
+    assert_eq!(
+        (status, answer["error"]["code"].as_str()),
+        (413, Some("request_too_large"))
+    );
     stack.stop().await;
 }
 

@@ -6,7 +6,6 @@
 use std::{fmt::Write as _, path::Path};
 
 use serde_json::{Value, json};
-use tollgate_simulator::Script;
 
 use crate::harness::{KEY, MODELS, Options, Stack, events, read};
 
@@ -16,15 +15,15 @@ const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+
 const PDF: &str = "JVBERi0xLjQK";
 const WAV: &str = "UklGRiQAAABXQVZF";
 
-#[derive(Clone, Copy, PartialEq)]
-enum Door {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Door {
     Chat,
     Responses,
     Anthropic,
     Gemini,
 }
 
-const DOORS: [(Door, &str); 4] = [
+pub(crate) const DOORS: [(Door, &str); 4] = [
     (Door::Chat, "OpenAI Chat"),
     (Door::Responses, "OpenAI Responses"),
     (Door::Anthropic, "Anthropic"),
@@ -271,8 +270,8 @@ fn gemini(feature: Feature) -> Option<Value> {
 
 /// An answer, reduced to what features show in.
 #[derive(Default, Debug)]
-struct Seen {
-    text: String,
+pub(crate) struct Seen {
+    pub(crate) text: String,
     reasoning: String,
     calls: usize,
     finish: String,
@@ -295,7 +294,7 @@ fn count(list: &Value, kind: &str) -> usize {
         .count()
 }
 
-fn seen(door: Door, body: &Value) -> Seen {
+pub(crate) fn seen(door: Door, body: &Value) -> Seen {
     let length = |value: &Value| value.as_array().map_or(0, Vec::len);
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match door {
@@ -387,23 +386,50 @@ fn shows(feature: Feature, seen: &Seen) -> bool {
     }
 }
 
+fn path(door: Door, model: &str, stream: bool) -> String {
+    match door {
+        Door::Chat => "/v1/chat/completions".to_owned(),
+        Door::Responses => "/v1/responses".to_owned(),
+        Door::Anthropic => "/v1/messages".to_owned(),
+        Door::Gemini if stream => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
+        Door::Gemini => format!("/v1beta/models/{model}:generateContent"),
+    }
+}
+
+/// The code of the error that `body` is, or that a stream ended with.
+pub(crate) fn error_code(body: &str) -> Option<String> {
+    let last = body.lines().rev().find_map(|line| line.strip_prefix("data: "));
+    [Some(body), last].into_iter().flatten().find_map(|text| {
+        let error = serde_json::from_str::<Value>(text).ok()?["error"].take();
+        let code = error["code"].as_str().or(error["details"][0]["reason"].as_str())?;
+        Some(code.to_owned())
+    })
+}
+
+/// A request that says `text` and no more.
+pub(crate) fn plain(door: Door, model: &str, text: &str, stream: bool) -> (String, Value) {
+    let said = json!([{ "role": "user", "content": text }]);
+    let body = match door {
+        Door::Chat => json!({ "model": model, "messages": said, "stream": stream }),
+        Door::Responses => json!({ "model": model, "input": text, "stream": stream }),
+        Door::Anthropic => json!({ "model": model, "max_tokens": 1000, "messages": said, "stream": stream }),
+        Door::Gemini => json!({ "contents": [{ "role": "user", "parts": [{ "text": text }] }] }),
+    };
+    (path(door, model, stream), body)
+}
+
 async fn cell(stack: &Stack, door: Door, feature: Feature, model: &str) -> String {
     let Some(body) = request(door, feature, model) else {
         return "—".to_owned();
     };
-    let path = match door {
-        Door::Chat => "/v1/chat/completions".to_owned(),
-        Door::Responses => "/v1/responses".to_owned(),
-        Door::Anthropic => "/v1/messages".to_owned(),
-        Door::Gemini => format!("/v1beta/models/{model}:generateContent"),
-    };
+    let whole_path = path(door, model, false);
     let sent = |path: String, body: Value| {
         let post = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
         post.header("content-type", "application/json")
             .body(body.to_string())
             .send()
     };
-    let response = sent(path.clone(), body.clone()).await.unwrap();
+    let response = sent(whole_path.clone(), body.clone()).await.unwrap();
     let (status, whole) = read(response).await;
     if status != 200 {
         let told = whole["error"]["message"].as_str().unwrap_or_default().to_owned();
@@ -414,25 +440,23 @@ async fn cell(stack: &Stack, door: Door, feature: Feature, model: &str) -> Strin
             None if status == 400 && told.starts_with("Unrecognized request argument") => {
                 "refused by the provider".to_owned()
             }
-            None => panic!("{path} {model} {body}: {status} {whole}"),
+            None => panic!("{whole_path} {model} {body}: {status} {whole}"),
         };
     }
     let whole = seen(door, &whole);
-    assert!(shows(feature, &whole), "{path} {model} {body}: {whole:?}");
+    assert!(shows(feature, &whole), "{whole_path} {model} {body}: {whole:?}");
     // Streamed, the same text comes.
-    let (path, body) = match door {
-        Door::Gemini => (
-            path.replace("generateContent", "streamGenerateContent") + "?alt=sse",
-            body,
-        ),
-        _ => (path, merged(body, json!({ "stream": true }))),
+    let body = match door {
+        Door::Gemini => body,
+        _ => merged(body, json!({ "stream": true })),
     };
-    let stream = sent(path.clone(), body).await.unwrap().text().await.unwrap();
-    assert_eq!(streamed_text(door, &stream), whole.text, "{path} {model}: {stream}");
+    let stream_path = path(door, model, true);
+    let stream = sent(stream_path.clone(), body).await.unwrap().text().await.unwrap();
+    assert_eq!(streamed_text(door, &stream), whole.text, "{stream_path}: {stream}");
     "yes".to_owned()
 }
 
-fn streamed_text(door: Door, body: &str) -> String {
+pub(crate) fn streamed_text(door: Door, body: &str) -> String {
     let bare = body
         .lines()
         .filter(|line| !line.starts_with("event:"))
@@ -461,16 +485,7 @@ fn streamed_text(door: Door, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_feature_works_or_is_refused_by_name() {
-    let script = Script {
-        models: ["sim-mini", "anthropic.claude-sim-4-5"].map(str::to_owned).to_vec(),
-        ..Script::default()
-    };
-    let stack = Stack::start(Options {
-        script,
-        dialects: true,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::start(Options::with_dialects()).await;
     let mut page = String::from(
         "# What each door can ask of each provider\n\n\
          Written by `tests/matrix.rs`, which sends every cell's request whole and streamed and looks for the feature in \

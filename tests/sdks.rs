@@ -6,7 +6,6 @@ use std::{
 };
 
 use tokio::process::Command;
-use tollgate_simulator::Script;
 
 use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack};
 
@@ -111,18 +110,7 @@ async fn run(stack: &Stack, mut command: Command) {
 async fn official_clients_at_every_door_with_every_provider_behind_it() {
     let python = python().await;
     let home = node(&python).await;
-    let script = Script {
-        models: ["sim-mini", "sim-embed", "anthropic.claude-sim-4-5"]
-            .map(str::to_owned)
-            .to_vec(),
-        ..Script::default()
-    };
-    let stack = Stack::start(Options {
-        script,
-        dialects: true,
-        ..Options::default()
-    })
-    .await;
+    let stack = Stack::start(Options::with_dialects()).await;
     for script in PYTHON {
         let mut command = Command::new(&python);
         command.arg(

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate_simulator::Script;
 
-use crate::harness::{Options, Stack, events, read, streamed};
+use crate::{
+    harness::{KEY, MODELS, Options, Stack, read, streamed},
+    matrix::{self, DOORS},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_stops_the_provider_and_pays_for_what_came() {
@@ -67,27 +70,34 @@ async fn a_client_that_leaves_before_the_first_byte_stops_the_provider_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_answers_are_errors_and_never_a_clean_end() {
-    let stack = Stack::with(Script::default()).await;
-    for (trouble, code) in [("#sim:cut=3", "provider_broken"), ("#sim:error=3", "provider_error")] {
-        let body = stack
-            .post(&streamed("sim-mini", &format!("hello there {trouble}")))
-            .send()
-            .await
-            .unwrap();
-        let body = body.text().await.unwrap();
-        let last: Value = serde_json::from_str(events(&body).last().unwrap()).unwrap();
-        assert_eq!(last["error"]["code"], code, "{trouble}: {body}");
-        assert!(!body.contains("[DONE]"));
+    let stack = Stack::start(Options::with_dialects()).await;
+    let mut asked = 0;
+    for (door, model) in DOORS.iter().flat_map(|(door, _)| MODELS.map(|model| (*door, model))) {
+        for (stream, trouble, code) in [
+            (true, "#sim:cut=3", "provider_broken"),
+            (true, "#sim:error=3", "provider_error"),
+            (false, "#sim:cut=3", "provider_broken"),
+        ] {
+            let (path, body) = matrix::plain(door, model, &format!("hello there {trouble} #sim:words=30"), stream);
+            let request = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+            let response = request.body(body.to_string()).send().await.unwrap();
+            assert_eq!(response.status(), if stream { 200 } else { 502 }, "{door:?} {model}");
+            let body = response.text().await.unwrap();
+            assert_eq!(
+                matrix::error_code(&body).as_deref(),
+                Some(code),
+                "{door:?} {model}: {body}"
+            );
+            let ends = ["[DONE]", "message_stop", "response.completed", "\"finishReason\""];
+            assert!(!ends.iter().any(|end| body.contains(end)), "{door:?} {model}: {body}");
+            asked += 1;
+        }
     }
-    let (status, body) = stack.ask("sim-mini", "hello #sim:cut=3").await;
-    assert_eq!((status, body["error"]["code"].as_str()), (502, Some("provider_broken")));
-    stack.settled(3, Duration::from_secs(10)).await;
-    assert_eq!(
-        stack
-            .count("SELECT count(*) FROM attempts WHERE outcome = 'broken'")
-            .await,
-        3
-    );
+    stack.settled(asked, Duration::from_secs(10)).await;
+    let broken = "SELECT count(*) FROM attempts WHERE outcome = 'broken' AND usage_source = 'counted'";
+    assert_eq!(stack.count(broken).await, asked);
+    let heard = "SELECT count(*) FROM attempts WHERE stream AND output_tokens > 0";
+    assert_eq!(stack.count(heard).await, asked / 3 * 2);
     stack.stop().await;
 }
 
