@@ -18,6 +18,7 @@ mod failures;
 mod guardrails;
 mod harness;
 mod hostile;
+mod jobs;
 mod matrix;
 mod sdks;
 mod streams;

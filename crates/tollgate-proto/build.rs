@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] = ["chat", "gateway", "pipeline", "reports"];
+const FILES: [&str; 5] = ["chat", "gateway", "jobs", "pipeline", "reports"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".tollgate.v1.Envelope.inline")
         .bytes(".tollgate.v1.Frame.payload")
+        .bytes(".tollgate.v1.Payload.inline")
+        .bytes(".tollgate.v1.Job.body")
         // Prompts and answers must not be printable by accident.
         .skip_debug([
             ".tollgate.v1.CompleteRequest",
@@ -51,6 +53,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".tollgate.v1.End",
             ".tollgate.v1.DeliverRequest",
             ".tollgate.v1.ConcludeRequest",
+            ".tollgate.v1.SubmitJobRequest",
+            ".tollgate.v1.Job",
+            ".tollgate.v1.JobError",
+            ".tollgate.v1.ListJobsResponse",
+            ".tollgate.v1.ListJobsAnswer",
+            ".tollgate.v1.Payload",
+            ".tollgate.v1.JobRecord",
+            ".tollgate.v1.JobNoteRecord",
+            ".tollgate.v1.JobEndRecord",
         ])
         .compile_fds(descriptors)?;
     Ok(())

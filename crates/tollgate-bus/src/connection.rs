@@ -20,7 +20,7 @@ use tollgate_config::schema;
 use tollgate_proto::v1;
 use tollgate_types::Envelope;
 
-use crate::{Error, Hop, Ledger, Payloads, runner::LocalStage, subject};
+use crate::{Error, Hop, Jobs, Ledger, Payloads, jobs, runner::LocalStage, subject};
 
 /// Below this a server drops settings silently that we rest on, or loses acknowledged messages.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
@@ -159,7 +159,7 @@ impl Bus {
                     source: source.into(),
                 })?;
         }
-        Ok(())
+        jobs::init(&self.jetstream, self.settings.replicas, self.settings.job_retention).await
     }
 
     /// Sends an envelope to its next stage: directly when that runs in this process and has room, else through NATS.
@@ -219,6 +219,16 @@ impl Bus {
     /// Keeps payloads that are too large for a message.
     pub async fn payloads(&self) -> Result<Payloads, Error> {
         Payloads::open(&self.jetstream, self.settings.inline_limit).await
+    }
+
+    /// The durable lane.
+    pub async fn jobs(&self) -> Result<Jobs, Error> {
+        Jobs::open(self.client.clone(), &self.jetstream, self.settings.inline_limit).await
+    }
+
+    /// Reads the durable lane's records, as audit.
+    pub async fn job_records(&self) -> Result<jobs::JobRecords, Error> {
+        jobs::JobRecords::open(&self.jetstream).await
     }
 
     /// Whether the connection is up at this moment.

@@ -6,6 +6,7 @@
 mod connection;
 mod courier;
 pub mod delivery;
+pub mod jobs;
 pub mod ledger;
 mod payload;
 mod runner;
@@ -14,6 +15,7 @@ pub mod subject;
 
 pub use connection::Bus;
 pub use courier::Courier;
+pub use jobs::Jobs;
 pub use ledger::Ledger;
 pub use payload::Payloads;
 pub use runner::{Outcome, Runner, Stage};
@@ -51,6 +53,10 @@ pub enum Error {
     PayloadStore(#[source] async_nats::Error),
     #[error("the payload is not in the store any more")]
     PayloadGone,
+    #[error("the streams of jobs do not answer")]
+    Jobs(#[source] async_nats::Error),
+    #[error("a record of a job is unreadable: {0}")]
+    Unreadable(String),
     #[error("the delivery listener failed")]
     Delivery(#[from] tonic::transport::Error),
     #[error("the queue closed the subscription to {0}")]

@@ -17,6 +17,25 @@ pub const LEDGER_CONSUMER: &str = "audit";
 /// The object store for payloads that are too large for a message.
 pub const PAYLOAD_BUCKET: &str = "tollgate-payloads";
 
+/// Accepted jobs: this, the priority, and the job's id.
+pub const JOBS: &str = "tollgate.v1.jobs";
+/// The stream that keeps them.
+pub const JOB_STREAM: &str = "TOLLGATE_JOBS";
+/// Ends of jobs: this and the job's id.
+pub const JOB_END: &str = "tollgate.v1.jobend";
+/// The stream that keeps them, one for each job.
+pub const JOB_END_STREAM: &str = "TOLLGATE_JOB_ENDS";
+/// What jobs are doing: this and the job's id.
+pub const JOB_NOTE: &str = "tollgate.v1.jobnote";
+/// The stream, in memory, of the last note on each job.
+pub const JOB_NOTE_STREAM: &str = "TOLLGATE_JOB_NOTES";
+/// Says, without content, that a job was submitted.
+pub const JOB_HINT: &str = "tollgate.v1.jobhint";
+/// The object store for bodies of jobs and answers that are too large for a message.
+pub const JOB_BUCKET: &str = "tollgate-jobs";
+/// Questions to audit about which jobs there are.
+pub const JOB_LIST: &str = "tollgate.v1.joblist";
+
 /// The next stage of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Hop {

@@ -37,8 +37,10 @@ pub struct Bus {
     pub inline_limit: usize,
     /// Copies that JetStream keeps of each stream.
     pub replicas: usize,
-    /// How long the ledger stream and the payload store keep what they hold.
+    /// How long the ledger stream keeps what it holds.
     pub retention: Duration,
+    /// How long jobs and their answers are kept.
+    pub job_retention: Duration,
 }
 
 /// `ingress`: the doors, and the desk where answers are awaited.
@@ -68,6 +70,25 @@ pub struct Ingress {
     pub claim_timeout: Duration,
     /// How often a request is sent again before it fails.
     pub max_resends: u32,
+    pub jobs: JobSettings,
+}
+
+/// `ingress.jobs`: how durable requests are dispatched.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Jobs that one ingress replica has under way at once; 0 leaves them to other replicas.
+    pub concurrency: usize,
+    /// How long a job may wait in all, and how long it does unless its submitter says less.
+    pub deadline: Duration,
+    /// Calls that may fail before the job does, of those that a provider answered or broke off. A provider that cannot be
+    /// reached, is busy or limits us does not count: the job waits.
+    pub max_failed_calls: u32,
+    /// Pause before the second try; it doubles with each.
+    pub min_backoff: Duration,
+    /// Longest pause.
+    pub max_backoff: Duration,
+    /// Most jobs in one call of `SubmitBatch`.
+    pub max_batch: usize,
 }
 
 /// An entry of `keys`. The secret itself is never in the file.

@@ -60,7 +60,7 @@ impl NatsOptions {
             monitor_port: None,
             sync: SyncInterval::default(),
             max_memory: 256 << 20,
-            max_file: 10 << 30,
+            max_file: 16 << 30,
             max_payload: 1 << 20,
             progress: log_progress(),
         }

@@ -26,7 +26,7 @@ use tollgate_types::{
     envelope::{Claim, Refusal},
 };
 
-pub(crate) use ticket::{Event, Opening, Ticket};
+pub(crate) use ticket::{Event, Lane, Opening, Ticket};
 
 /// How long a client should wait when the desk is full.
 const FULL_WAIT_MS: u64 = 1000;

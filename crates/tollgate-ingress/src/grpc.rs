@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use bytes::Bytes;
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -14,6 +13,7 @@ use tollgate_proto::{
         CompleteEvent, CompleteRequest, CompleteResponse, CountTokensResponse, EmbedRequest, EmbedResponse,
         ListModelsRequest, ListModelsResponse, Model,
         gateway_server::{Gateway, GatewayServer},
+        jobs_server::JobsServer,
     },
 };
 use tollgate_types::{
@@ -31,12 +31,14 @@ use tracing::Instrument;
 use crate::{
     Error,
     desk::{Event, Ticket},
+    jobs::{self, JobDesk},
     reception::{Arrival, Reception},
 };
 
 pub(crate) async fn serve(
     listener: TcpListener,
     reception: Arc<Reception>,
+    jobs: JobDesk,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -44,12 +46,17 @@ pub(crate) async fn serve(
     let gateway = GatewayServer::new(Door { reception })
         .max_decoding_message_size(max_body_bytes)
         .max_encoding_message_size(usize::MAX);
+    let jobs = JobsServer::new(jobs::grpc::Service { desk: jobs })
+        .max_decoding_message_size(max_body_bytes)
+        .max_encoding_message_size(usize::MAX);
     health.set_serving::<GatewayServer<Door>>().await;
+    health.set_serving::<JobsServer<jobs::grpc::Service>>().await;
     let reflection = |builder: tonic_reflection::server::Builder<'static>| {
         builder
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .with_service_name("tollgate.v1.Gateway")
+            .with_service_name("tollgate.v1.Jobs")
             .with_service_name("grpc.health.v1.Health")
     };
     let reflection_v1 = reflection(tonic_reflection::server::Builder::configure()).build_v1()?;
@@ -60,6 +67,7 @@ pub(crate) async fn serve(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .add_service(gateway)
+        .add_service(jobs)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             stop.cancelled_owned(),
@@ -88,7 +96,7 @@ impl Door {
         read: impl FnOnce(W) -> Result<T, Invalid>,
     ) -> Result<Ticket, Failure> {
         let entry = self.authenticate(request.metadata())?;
-        self.reception.admit(entry)?;
+        self.reception.admit(entry.caller.key_id)?;
         let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
         let native = read(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
         let body = serde_json::to_vec(&native).map_err(|error| invalid(error.to_string()))?;
@@ -120,7 +128,7 @@ impl Door {
         let span = span(request.metadata(), request_id);
         let whole = async {
             let mut ticket = self.open(request_id, operation, request, read).await?;
-            let frame = single(&mut ticket).await?;
+            let frame = ticket.whole().await?;
             answer(request_id, &frame).ok_or_else(unreadable)
         };
         match whole.instrument(span).await {
@@ -229,20 +237,6 @@ fn events(ticket: Ticket) -> impl Stream<Item = Result<CompleteEvent, Status>> +
             Event::Failed(failure) => Some((Err(to_status(&failure, Some(request_id))), None)),
         }
     })
-}
-
-/// The one frame of an answer that is not streamed.
-async fn single(ticket: &mut Ticket) -> Result<Bytes, Failure> {
-    let frame = match ticket.next().await {
-        Event::Frame(frame) => frame,
-        Event::Failed(failure) => return Err(failure),
-        Event::End => return Err(Failure::new(ErrorCode::ProviderBroken, "the answer was empty")),
-    };
-    match ticket.next().await {
-        Event::End => Ok(frame),
-        Event::Failed(failure) => Err(failure),
-        Event::Frame(_) => Err(unreadable()),
-    }
 }
 
 fn unreadable() -> Failure {

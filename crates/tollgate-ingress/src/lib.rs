@@ -7,6 +7,7 @@ mod connection;
 mod desk;
 mod grpc;
 mod http;
+mod jobs;
 mod reception;
 
 use std::sync::Arc;
@@ -17,7 +18,12 @@ use tollgate_bus::{Bus, Courier};
 use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, Readiness};
 
-use crate::{connection::HeadLimits, desk::Desk, reception::Reception};
+use crate::{
+    connection::HeadLimits,
+    desk::Desk,
+    jobs::{Dispatcher, JobDesk},
+    reception::Reception,
+};
 
 /// Why ingress cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,8 @@ pub struct Service {
     listeners: Listeners,
     desk: Arc<Desk>,
     reception: Arc<Reception>,
+    jobs: JobDesk,
+    dispatcher: Dispatcher,
     limits: HeadLimits,
     readiness: Readiness,
 }
@@ -61,10 +69,19 @@ impl Service {
         readiness: Readiness,
     ) -> Result<Self, Error> {
         let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
-        let payloads = bus.payloads().await?;
-        let desk = Arc::new(Desk::new(&config.ingress, address.clone(), bus, payloads, metrics));
+        let (payloads, lane) = (bus.payloads().await?, bus.jobs().await?);
+        let desk = Arc::new(Desk::new(
+            &config.ingress,
+            address.clone(),
+            bus,
+            payloads,
+            metrics.clone(),
+        ));
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
+        let settings = config.ingress.jobs.clone();
+        let jobs = JobDesk::new(lane.clone(), Arc::clone(&reception), settings.clone());
+        let dispatcher = Dispatcher::new(lane, Arc::clone(&desk), Arc::clone(&reception), settings, metrics).await?;
         let limits = HeadLimits {
             headers: config.ingress.max_headers,
             bytes: config.ingress.max_header_bytes,
@@ -73,6 +90,8 @@ impl Service {
             listeners,
             desk,
             reception,
+            jobs,
+            dispatcher,
             limits,
             readiness,
         })
@@ -84,6 +103,8 @@ impl Service {
             listeners,
             desk,
             reception,
+            jobs,
+            dispatcher,
             limits,
             readiness,
         } = self;
@@ -98,10 +119,15 @@ impl Service {
         doors.spawn(http::serve(
             listeners.http,
             Arc::clone(&reception),
+            jobs.clone(),
             limits,
             stop.clone(),
         ));
-        doors.spawn(grpc::serve(listeners.grpc, reception, stop.clone()));
+        doors.spawn(grpc::serve(listeners.grpc, reception, jobs, stop.clone()));
+        doors.spawn({
+            let stop = stop.clone();
+            async move { Ok(dispatcher.run(stop).await?) }
+        });
         readiness.set(true);
         let mut ended = Ok(());
         while let Some(door) = doors.join_next().await {

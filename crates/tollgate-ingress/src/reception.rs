@@ -15,9 +15,9 @@ use governor::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
 use tollgate_dialect::Invalid;
-use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Operation, RequestId};
+use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Operation, RequestId, RequestView};
 
-use crate::desk::{Desk, Opening, Ticket};
+use crate::desk::{Desk, Lane, Opening, Ticket};
 
 /// The buffer for bodies is counted in pages of this many bytes.
 const PAGE: usize = 1024;
@@ -123,8 +123,8 @@ impl Reception {
     }
 
     /// Counts a request against the caller's own limit.
-    pub(crate) fn admit(&self, entry: &Entry) -> Result<(), Failure> {
-        let Some(limiter) = self.limiters.get(&entry.caller.key_id) else {
+    pub(crate) fn admit(&self, key: KeyId) -> Result<(), Failure> {
+        let Some(limiter) = self.limiters.get(&key) else {
             return Ok(());
         };
         limiter.check().map_err(|until| {
@@ -161,17 +161,20 @@ impl Reception {
             .filter(|model| entry.may_use(model))
     }
 
-    /// Reads the request and puts it on its way.
-    pub(crate) async fn open(&self, arrival: Arrival<'_>) -> Result<Ticket, Rejection> {
-        let Arrival {
-            entry, dialect, body, ..
-        } = arrival;
-        if tollgate_dialect::is_deeper(&body, self.max_depth) {
+    /// Reads what stages need to know of a request, and whether the caller may ask for it.
+    pub(crate) fn look(
+        &self,
+        entry: &Entry,
+        dialect: Dialect,
+        operation: Operation,
+        path: Option<(&str, bool)>,
+        body: &[u8],
+    ) -> Result<RequestView, Rejection> {
+        if tollgate_dialect::is_deeper(body, self.max_depth) {
             let message = format!("the request body is nested deeper than {}", self.max_depth);
             return Err(Failure::new(ErrorCode::InvalidRequest, message).into());
         }
-        let path = arrival.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
-        let view = tollgate_dialect::view(dialect, arrival.operation, path, &body)?;
+        let view = tollgate_dialect::view(dialect, operation, path, body)?;
         if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
             let failure = Failure::new(
                 ErrorCode::ModelNotFound,
@@ -182,6 +185,16 @@ impl Reception {
                 param: Some("model".to_owned()),
             });
         }
+        Ok(view)
+    }
+
+    /// Reads the request and puts it on its way.
+    pub(crate) async fn open(&self, arrival: Arrival<'_>) -> Result<Ticket, Rejection> {
+        let Arrival {
+            entry, dialect, body, ..
+        } = arrival;
+        let path = arrival.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
+        let view = self.look(entry, dialect, arrival.operation, path, &body)?;
         let caller = entry.caller.clone();
         tracing::debug!(
             model = view.model,
@@ -198,6 +211,7 @@ impl Reception {
             headers: arrival.headers,
             body,
             buffered: arrival.buffered,
+            lane: Lane::Interactive,
         };
         Ok(self.desk.open(opening).await?)
     }

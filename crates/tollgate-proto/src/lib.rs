@@ -10,12 +10,14 @@ pub mod v1 {
 }
 
 mod chat;
+mod jobs;
 mod pipeline;
 mod status;
 
 /// The encoded descriptors of all contracts, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.bin"));
 
+pub use jobs::JobRequest;
 pub use status::{ERROR_DOMAIN, to_status};
 
 /// Why a message from the wire is not a domain value. Names the field, never its content.

@@ -282,7 +282,7 @@ impl From<v1::Usage> for Usage {
     }
 }
 
-const fn dialect_out(dialect: Dialect) -> v1::Dialect {
+pub(crate) const fn dialect_out(dialect: Dialect) -> v1::Dialect {
     match dialect {
         Dialect::OpenaiChat => v1::Dialect::OpenaiChat,
         Dialect::OpenaiResponses => v1::Dialect::OpenaiResponses,
@@ -293,7 +293,7 @@ const fn dialect_out(dialect: Dialect) -> v1::Dialect {
     }
 }
 
-fn dialect_in(number: i32) -> Result<Dialect, Invalid> {
+pub(crate) fn dialect_in(number: i32) -> Result<Dialect, Invalid> {
     match v1::Dialect::try_from(number) {
         Ok(v1::Dialect::OpenaiChat) => Ok(Dialect::OpenaiChat),
         Ok(v1::Dialect::OpenaiResponses) => Ok(Dialect::OpenaiResponses),
@@ -323,7 +323,7 @@ fn operation_in(number: i32) -> Result<Operation, Invalid> {
 }
 
 /// Names that become subject tokens or object names hold nothing that NATS gives a meaning to.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
         && name

@@ -41,6 +41,10 @@ pub struct Metrics {
     pub time_to_first_token: Histogram<f64>,
     /// Requests sent again because nobody claimed them or the worker was lost, by reason.
     pub resends: Counter<u64>,
+    /// Jobs that ended, by model and outcome (`answered` or an error code).
+    pub jobs: Counter<u64>,
+    /// From a job's submission to its end.
+    pub job_duration: Histogram<f64>,
     /// Messages that a stage handled, by stage and outcome.
     pub stage_messages: Counter<u64>,
     /// Time that a stage took for one message.
@@ -90,6 +94,8 @@ impl Metrics {
                 "from acceptance to the first piece",
             ),
             resends: counter("tollgate.resends", "requests sent again by their owner"),
+            jobs: counter("tollgate.jobs", "jobs that ended"),
+            job_duration: seconds("tollgate.job.duration", "from a job's submission to its end"),
             stage_messages: counter("tollgate.stage.messages", "messages handled by a stage"),
             stage_duration: seconds("tollgate.stage.duration", "time a stage took for one message"),
             garbage: counter("tollgate.stage.garbage", "messages that could not be read"),

@@ -15,6 +15,7 @@ pub enum GrpcCode {
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     NotFound = 5,
+    AlreadyExists = 6,
     PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
@@ -84,6 +85,10 @@ error_codes! {
     PermissionDenied = "permission_denied", 403, PermissionDenied, retry: false;
     /// No such model for this key.
     ModelNotFound = "model_not_found", 404, NotFound, retry: false;
+    /// No such job for this key.
+    JobNotFound = "job_not_found", 404, NotFound, retry: false;
+    /// The idempotency key stands for another request.
+    IdempotencyConflict = "idempotency_conflict", 409, AlreadyExists, retry: false;
     /// The body, or a part of it, is over a configured limit.
     TooLarge = "request_too_large", 413, InvalidArgument, retry: false;
     /// A guardrail denied the prompt or the answer.

@@ -27,6 +27,12 @@ macro_rules! typed_id {
                 Self(Uuid::now_v7())
             }
 
+            /// The id that the database stores as `uuid`.
+            #[must_use]
+            pub const fn of(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
             /// The id without its prefix, as the database stores it.
             #[must_use]
             pub const fn as_uuid(&self) -> Uuid {
@@ -90,6 +96,12 @@ typed_id!(
     AttemptId,
     "att"
 );
+typed_id!(
+    /// One durable request. Its uuid is that of the request by which the ledger knows its calls.
+    JobId,
+    "job"
+);
+
 typed_id!(
     /// An API key; its secret is never stored.
     KeyId,

@@ -87,6 +87,9 @@ pub enum RequestState {
 }
 
 impl RequestState {
+    /// Every state, for tables and tests.
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Denied, Self::Failed, Self::Cancelled];
+
     /// The name used in the database, in reports and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -8,7 +8,7 @@ mod sections;
 use crate::{
     Config,
     cursor::{Cursor, Fields, Sink},
-    yaml::Node,
+    yaml::{Node, Place},
 };
 
 use links::Links;
@@ -33,6 +33,10 @@ pub(crate) fn config(root: Option<&Node>, sink: &Sink) -> Config {
         audit: sections::audit(file.section("audit")),
         telemetry: sections::telemetry(file.section("telemetry")),
     };
+    if config.ingress.jobs.deadline >= config.bus.job_retention {
+        let message = "must be longer than ingress.jobs.deadline, or a job is forgotten before it ends";
+        sink.add(Place { line: 1, column: 1 }, "bus.job_retention", message);
+    }
     std::mem::replace(file, Fields::absent()).finish();
     links.check();
     config

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Audit, Bus, Guardrail, Ingress, LogFormat, Policy, Router, Telemetry, Worker},
+    schema::{Audit, Bus, Guardrail, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry, Worker},
     url,
     value::{self, GIB, KIB, MIB},
 };
@@ -40,6 +40,7 @@ pub(super) fn bus(mut f: Fields<'_>) -> Bus {
         // JetStream keeps at most five copies.
         replicas: f.value("replicas", 1, |at| at.count(1..=5)),
         retention: f.value("retention", 7 * DAY, Cursor::duration),
+        job_retention: f.value("job_retention", 7 * DAY, Cursor::duration),
     };
     f.finish();
     bus
@@ -63,6 +64,7 @@ pub(super) fn ingress(mut f: Fields<'_>) -> Ingress {
         request_timeout: f.value("request_timeout", 10 * MINUTE, Cursor::duration),
         claim_timeout: f.value("claim_timeout", SECOND, Cursor::duration),
         max_resends: f.value("max_resends", 5, |at| at.count(0..=100)),
+        jobs: jobs(f.section("jobs")),
     };
     f.finish();
     if let Some(at) = buffered.filter(|_| ingress.max_buffered_bytes < ingress.max_body_bytes) {
@@ -72,6 +74,23 @@ pub(super) fn ingress(mut f: Fields<'_>) -> Ingress {
         at.mistake("claim_timeout must be shorter than request_timeout");
     }
     ingress
+}
+
+fn jobs(mut f: Fields<'_>) -> JobSettings {
+    let longest = f.peek("max_backoff").or_else(|| f.peek("min_backoff"));
+    let jobs = JobSettings {
+        concurrency: f.value("concurrency", 32, |at| at.count(0..=100_000)),
+        deadline: f.value("deadline", DAY, Cursor::duration),
+        max_failed_calls: f.value("max_failed_calls", 10, |at| at.count(1..=1000)),
+        min_backoff: f.value("min_backoff", SECOND, Cursor::duration),
+        max_backoff: f.value("max_backoff", 30 * SECOND, Cursor::duration),
+        max_batch: f.value("max_batch", 100_000, |at| at.count(1..=1_000_000)),
+    };
+    f.finish();
+    if let Some(at) = longest.filter(|_| jobs.max_backoff < jobs.min_backoff) {
+        at.mistake("max_backoff must not be less than min_backoff");
+    }
+    jobs
 }
 
 pub(super) fn guardrail<'a>(mut f: Fields<'a>, links: &mut Links<'a>) -> Guardrail {

@@ -36,6 +36,16 @@ pub(crate) struct Opening {
     pub(crate) body: Bytes,
     /// The share of the buffer that the body takes; given back when the body is not held here any more.
     pub(crate) buffered: OwnedSemaphorePermit,
+    pub(crate) lane: Lane,
+}
+
+/// Who owns a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The replica that holds the client's connection, which says how it ended.
+    Interactive,
+    /// The stream of jobs. What ends here is one try, which may take until the job's deadline.
+    Durable { until: Millis },
 }
 
 /// What a door gets.
@@ -60,6 +70,7 @@ pub(crate) struct Ticket {
     accepted_at: Millis,
     begun: Instant,
     deadline: Instant,
+    lane: Lane,
     claim_by: Instant,
     ended: Option<(RequestState, Option<ErrorCode>)>,
     place: Option<OwnedSemaphorePermit>,
@@ -76,11 +87,15 @@ impl Ticket {
     ) -> Self {
         let (now, begun) = (Millis::now(), Instant::now());
         let stored = matches!(payload, Payload::Stored { .. });
+        let time = match opening.lane {
+            Lane::Interactive => desk.request_timeout,
+            Lane::Durable { until } => desk.request_timeout.min(until.remaining(now)),
+        };
         let envelope = Envelope {
             request_id: opening.request_id,
             generation: 0,
             owner: desk.address.clone(),
-            deadline: now.after(desk.request_timeout),
+            deadline: now.after(time),
             caller: opening.caller,
             view: opening.view,
             dialect: opening.dialect,
@@ -97,7 +112,8 @@ impl Ticket {
             resends: 0,
             accepted_at: now,
             begun,
-            deadline: begun + desk.request_timeout,
+            deadline: begun + time,
+            lane: opening.lane,
             claim_by: begun,
             ended: None,
             place: Some(place),
@@ -149,6 +165,23 @@ impl Ticket {
                     }
                     return event;
                 }
+            }
+        }
+    }
+
+    /// The one frame of an answer that is not streamed.
+    pub(crate) async fn whole(&mut self) -> Result<Bytes, Failure> {
+        let frame = match self.next().await {
+            Event::Frame(frame) => frame,
+            Event::Failed(failure) => return Err(failure),
+            Event::End => return Err(Failure::new(ErrorCode::ProviderBroken, "the answer was empty")),
+        };
+        match self.next().await {
+            Event::End => Ok(frame),
+            Event::Failed(failure) => Err(failure),
+            Event::Frame(_) => {
+                let message = "the answer came in pieces that were not asked for";
+                Err(Failure::new(ErrorCode::Internal, message))
             }
         }
     }
@@ -295,10 +328,19 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.desk.lock().remove(&self.envelope.request_id);
         self.line = None;
-        let conclusion = self.conclusion();
-        let outcome = conclusion.error.map_or("answered", ErrorCode::as_str);
         let metrics = &self.desk.metrics;
         metrics.in_flight.add(-1, &[]);
+        let (ledger, payloads) = (self.desk.ledger.clone(), self.desk.payloads.clone());
+        let (payload, place) = (self.envelope.payload.clone(), self.place.take());
+        if self.lane != Lane::Interactive {
+            self.desk.farewells.spawn(async move {
+                payloads.forget(&payload).await;
+                drop(place);
+            });
+            return;
+        }
+        let conclusion = self.conclusion();
+        let outcome = conclusion.error.map_or("answered", ErrorCode::as_str);
         metrics
             .request_duration
             .record(self.begun.elapsed().as_secs_f64(), &self.model_label());
@@ -311,8 +353,6 @@ impl Drop for Ticket {
             ],
         );
         tracing::info!(request.id = %conclusion.request_id, outcome, resends = self.resends, "request concluded");
-        let (ledger, payloads) = (self.desk.ledger.clone(), self.desk.payloads.clone());
-        let (payload, place) = (self.envelope.payload.clone(), self.place.take());
         self.desk.farewells.spawn(async move {
             payloads.forget(&payload).await;
             let event = LedgerEvent::Concluded(conclusion);

@@ -43,8 +43,14 @@ impl Form {
 /// Waits for the first event, so that a failure before it is an error with a status and not a broken stream.
 pub(super) async fn answer(mut ticket: Ticket, dialect: Dialect, form: Form) -> Response {
     let refuse = |failure: Failure| error_response(dialect, &failure.into(), None);
+    if !ticket.is_streamed() {
+        return match ticket.whole().await {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(failure) => refuse(failure),
+        };
+    }
     match ticket.next().await {
-        Event::Frame(first) if ticket.is_streamed() => {
+        Event::Frame(first) => {
             let content_type = match form {
                 Form::Array => "application/json",
                 Form::Done | Form::Named | Form::Plain => "text/event-stream; charset=utf-8",
@@ -56,14 +62,6 @@ pub(super) async fn answer(mut ticket: Ticket, dialect: Dialect, form: Form) -> 
             ];
             (headers, Body::from_stream(pieces(ticket, first, dialect, form))).into_response()
         }
-        Event::Frame(body) => match ticket.next().await {
-            Event::End => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-            Event::Failed(failure) => refuse(failure),
-            Event::Frame(_) => {
-                let message = "the answer came in pieces that were not asked for";
-                refuse(Failure::new(ErrorCode::Internal, message))
-            }
-        },
         Event::Failed(failure) => refuse(failure),
         Event::End => refuse(Failure::new(ErrorCode::ProviderBroken, "the answer was empty")),
     }

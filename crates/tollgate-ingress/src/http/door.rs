@@ -129,7 +129,7 @@ async fn open(
     let (head, body) = request.into_parts();
     let known = credential(&head.headers, &head.uri)
         .and_then(|secret| reception.authenticate_secret(&secret))
-        .and_then(|entry| reception.admit(entry).map(|()| entry));
+        .and_then(|entry| reception.admit(entry.caller.key_id).map(|()| entry));
     let entry = match known {
         Ok(entry) => entry,
         Err(failure) => {
@@ -152,7 +152,7 @@ async fn open(
         .await
 }
 
-fn passed_on(headers: &HeaderMap) -> BTreeMap<String, String> {
+pub(super) fn passed_on(headers: &HeaderMap) -> BTreeMap<String, String> {
     PASSED_ON
         .iter()
         .filter_map(|name| {

@@ -8,6 +8,7 @@ mod body;
 mod credential;
 mod door;
 mod error;
+mod jobs;
 mod models;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tracing::Instrument;
 use crate::{
     Error,
     connection::{self, HeadLimits},
+    jobs::JobDesk,
     reception::Reception,
 };
 use error::error_response;
@@ -41,14 +43,16 @@ const GATEWAY_METADATA: HeaderName = HeaderName::from_static("x-langsmith-gatewa
 pub(crate) async fn serve(
     listener: TcpListener,
     reception: Arc<Reception>,
+    desk: JobDesk,
     limits: HeadLimits,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let routes = routes()
+        .with_state(reception)
+        .merge(jobs::routes(desk))
         .method_not_allowed_fallback(|request| lost(request, 405, "the method is not allowed here"))
         .fallback(|request| lost(request, 404, "there is nothing at this path"))
-        .layer(middleware::from_fn(identify))
-        .with_state(reception);
+        .layer(middleware::from_fn(identify));
     Ok(connection::serve(listener, routes, limits, stop).await?)
 }
 

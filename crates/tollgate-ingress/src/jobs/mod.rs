@@ -1,0 +1,403 @@
+//! Durable requests: taking them in, saying how they are, and dispatching them.
+//!
+//! A job is accepted when the stream has it on disk. From then on the stream owns it: any replica dispatches it, tries it
+//! until it ends or its deadline passes, and the first end that is written is its end. What clients are told is read from
+//! the streams, so that any replica answers for any job.
+
+mod dispatch;
+pub(crate) mod grpc;
+mod retry;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use sha2::{Digest, Sha256};
+use tollgate_bus::{Error as BusError, Jobs, jobs::Hints};
+use tollgate_config::{Entry, schema::JobSettings};
+use tollgate_proto::v1;
+use tollgate_types::{
+    Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Millis, Operation,
+    job::{JobStatus, Priority, Progress},
+};
+
+use crate::reception::{Reception, Rejection};
+
+pub(crate) use dispatch::Dispatcher;
+
+/// A watcher looks for himself this often, should a hint be lost.
+const LOOK: Duration = Duration::from_secs(5);
+const RETRY_WAIT_MS: u64 = 1000;
+const MOST_TAGS: usize = 16;
+const LONGEST_NAME: usize = 64;
+const LONGEST_VALUE: usize = 256;
+const LONGEST_KEY: usize = 255;
+
+/// What clients ask of jobs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct JobDesk {
+    pub(crate) jobs: Jobs,
+    pub(crate) reception: Arc<Reception>,
+    settings: JobSettings,
+}
+
+/// A job as a door has read it.
+#[derive(Default)]
+pub(crate) struct Submission {
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Bytes,
+    /// Model, and whether a stream is wanted, where the path says so and not the body.
+    pub(crate) path: Option<(String, bool)>,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) priority: Priority,
+    pub(crate) not_before: Option<Millis>,
+    pub(crate) deadline: Option<Millis>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) batch: Option<String>,
+}
+
+/// What became of a submission.
+pub(crate) struct Submitted {
+    pub(crate) status: JobStatus,
+    pub(crate) new: bool,
+}
+
+/// Which jobs to list.
+pub(crate) struct Listing {
+    pub(crate) batch: String,
+    pub(crate) state: v1::JobState,
+    pub(crate) limit: u32,
+    pub(crate) page_token: String,
+}
+
+impl JobDesk {
+    pub(crate) fn new(jobs: Jobs, reception: Arc<Reception>, settings: JobSettings) -> Self {
+        Self {
+            jobs,
+            reception,
+            settings,
+        }
+    }
+
+    /// Stores a job. A repeat of one that is stored already gives that one.
+    pub(crate) async fn submit(
+        &self,
+        entry: &Entry,
+        dialect: Dialect,
+        operation: Operation,
+        submission: Submission,
+    ) -> Result<Submitted, Rejection> {
+        let now = Millis::now();
+        check(&submission)?;
+        let path = submission
+            .path
+            .as_ref()
+            .map(|(model, stream)| (model.as_str(), *stream));
+        let view = self.reception.look(entry, dialect, operation, path, &submission.body)?;
+        if view.stream {
+            return Err(at("stream", "a job's answer is fetched whole: leave stream out"));
+        }
+        let deadline = self.deadline(&submission, now)?;
+        let key = submission.idempotency_key.as_deref();
+        let id = key.map_or_else(JobId::generate, |key| named(entry.caller.key_id, key));
+        let fingerprint = fingerprint(dialect, operation, &submission.body);
+        // A body that is stored apart is stored before the job that names it.
+        let payload = match key {
+            Some(_) => match self.jobs.find(id).await.map_err(away)? {
+                Some(known) => return self.known(known, &fingerprint).await,
+                None => self.jobs.check_in(id, "request", submission.body).await,
+            },
+            None => self.jobs.check_in(id, "request", submission.body).await,
+        };
+        let job = Job {
+            id,
+            caller: tagged(&entry.caller, submission.tags),
+            view,
+            dialect,
+            headers: submission.headers,
+            payload: payload.map_err(away)?,
+            fingerprint,
+            priority: submission.priority,
+            batch: submission.batch,
+            submitted_at: now,
+            not_before: submission.not_before,
+            deadline,
+        };
+        if self.jobs.submit(&job).await.map_err(away)? {
+            tracing::debug!(job.id = %id, model = job.view.model, key = job.caller.key_name, "job accepted");
+            let progress = Progress::Waiting(tollgate_types::JobNote::default());
+            return Ok(Submitted {
+                status: JobStatus { job, progress },
+                new: true,
+            });
+        }
+        let known = self.jobs.find(id).await.map_err(away)?;
+        let gone = || Failure::new(ErrorCode::Unavailable, "the job cannot be read at the moment");
+        self.known(known.ok_or_else(gone)?, &fingerprint).await
+    }
+
+    async fn known(&self, job: Job, fingerprint: &[u8; 32]) -> Result<Submitted, Rejection> {
+        if job.fingerprint != *fingerprint {
+            let message = "this idempotency key stands for another request";
+            return Err(Failure::new(ErrorCode::IdempotencyConflict, message).into());
+        }
+        let progress = self.progress(job.id).await?;
+        Ok(Submitted {
+            status: JobStatus { job, progress },
+            new: false,
+        })
+    }
+
+    fn deadline(&self, submission: &Submission, now: Millis) -> Result<Millis, Rejection> {
+        let latest = now.after(self.settings.deadline);
+        let deadline = submission.deadline.map_or(latest, |asked| asked.min(latest));
+        if deadline <= now {
+            return Err(at("deadline", "is in the past"));
+        }
+        if submission.not_before.is_some_and(|earliest| earliest >= deadline) {
+            return Err(at("not_before", "is not before the deadline"));
+        }
+        Ok(deadline)
+    }
+
+    /// The job of this id, if it is the key's own.
+    pub(crate) async fn get(&self, key: KeyId, id: &str) -> Result<JobStatus, Failure> {
+        let unknown = || Failure::new(ErrorCode::JobNotFound, "there is no such job");
+        let id: JobId = id.parse().map_err(|_| unknown())?;
+        let job = self.jobs.find(id).await.map_err(away)?;
+        let job = job.filter(|job| job.caller.key_id == key).ok_or_else(unknown)?;
+        let progress = self.progress(id).await?;
+        Ok(JobStatus { job, progress })
+    }
+
+    async fn progress(&self, id: JobId) -> Result<Progress, Failure> {
+        Ok(match self.jobs.end_of(id).await.map_err(away)? {
+            Some(end) => Progress::Ended(end),
+            None => Progress::Waiting(self.jobs.note_of(id).await),
+        })
+    }
+
+    /// The body of the job's answer, if it has one.
+    pub(crate) async fn answer(&self, status: &JobStatus) -> Result<Option<Bytes>, Failure> {
+        let Progress::Ended(JobEnd {
+            answer: Some(answer), ..
+        }) = &status.progress
+        else {
+            return Ok(None);
+        };
+        self.jobs.fetch(answer).await.map(Some).map_err(away)
+    }
+
+    /// The job as it is, and again at each change, until it has ended.
+    pub(crate) async fn watch(
+        &self,
+        key: KeyId,
+        id: &str,
+    ) -> Result<impl Stream<Item = Result<JobStatus, Failure>> + Send + use<>, Failure> {
+        let first = self.get(key, id).await?;
+        let hints = self.jobs.hints(Hints::Of(first.job.id)).await.map_err(away)?;
+        // Between the first look and the subscription it may have changed: look again at once.
+        let start = (self.clone(), Box::pin(hints), first.job.id.to_string(), None, true);
+        Ok(stream::unfold(Some(start), move |state| async move {
+            let (desk, mut hints, id, last, mut at_once) = state?;
+            loop {
+                if !std::mem::take(&mut at_once) {
+                    let _ = tokio::time::timeout(LOOK, hints.next()).await;
+                }
+                let status = match desk.get(key, &id).await {
+                    Ok(status) => status,
+                    Err(failure) => return Some((Err(failure), None)),
+                };
+                if last.as_ref() == Some(&status.progress) {
+                    continue;
+                }
+                let ended = matches!(status.progress, Progress::Ended(_));
+                let last = Some(status.progress.clone());
+                return Some((Ok(status), (!ended).then_some((desk, hints, id, last, false))));
+            }
+        }))
+    }
+
+    /// Waits until the job has ended, or `patience` is over, and says how it is then.
+    pub(crate) async fn wait(&self, key: KeyId, id: &str, patience: Duration) -> Result<JobStatus, Failure> {
+        let mut changes = Box::pin(self.watch(key, id).await?);
+        let mut last = None;
+        let until_end = async {
+            while let Some(change) = changes.next().await {
+                last = Some(change);
+            }
+        };
+        let _ = tokio::time::timeout(patience, until_end).await;
+        match last {
+            Some(status) => status,
+            None => self.get(key, id).await,
+        }
+    }
+
+    /// Ends the job, unless it has ended.
+    pub(crate) async fn cancel(&self, key: KeyId, id: &str) -> Result<JobStatus, Failure> {
+        let status = self.get(key, id).await?;
+        if matches!(status.progress, Progress::Ended(_)) {
+            return Ok(status);
+        }
+        let failure = Failure::new(ErrorCode::Cancelled, "the job was cancelled");
+        let note = self.jobs.note_of(status.job.id).await;
+        let end = JobEnd::now(&status.job, Err(failure), note.failed_calls);
+        self.jobs.finish(&end).await.map_err(away)?;
+        self.get(key, id).await
+    }
+
+    /// Jobs of the key, newest first, as audit knows them.
+    pub(crate) async fn list(&self, key: KeyId, listing: Listing) -> Result<v1::ListJobsResponse, Failure> {
+        let query = v1::ListJobsQuery {
+            key_id: key.to_string(),
+            batch: listing.batch,
+            state: listing.state.into(),
+            limit: if listing.limit == 0 {
+                100
+            } else {
+                listing.limit.min(1000)
+            },
+            page_token: listing.page_token,
+        };
+        let answer = self.jobs.ask_for_list(query).await.map_err(away)?;
+        match answer.failure {
+            None => Ok(v1::ListJobsResponse {
+                jobs: answer.jobs,
+                next_page_token: answer.next_page_token,
+            }),
+            Some(failure) => {
+                Err(Failure::try_from(failure).unwrap_or_else(|_| Failure::new(ErrorCode::Internal, "no list")))
+            }
+        }
+    }
+}
+
+fn away(error: BusError) -> Failure {
+    tracing::warn!(
+        error = &error as &dyn std::error::Error,
+        "the streams of jobs did not answer"
+    );
+    Failure::new(ErrorCode::Unavailable, "jobs cannot be reached at the moment").retry_after_ms(RETRY_WAIT_MS)
+}
+
+fn at(param: &str, message: &str) -> Rejection {
+    Rejection {
+        failure: Failure::new(ErrorCode::InvalidRequest, format!("{param}: {message}")),
+        param: Some(param.to_owned()),
+    }
+}
+
+/// Everything that becomes a name somewhere.
+fn check(submission: &Submission) -> Result<(), Rejection> {
+    let printable = |text: &str, longest: usize| {
+        !text.is_empty() && text.len() <= longest && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    };
+    let key = submission.idempotency_key.as_deref();
+    if key.is_some_and(|key| !printable(key, LONGEST_KEY)) {
+        return Err(at("idempotency_key", "expected 1 to 255 printable ASCII characters"));
+    }
+    let plain = |name: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        printable(name, LONGEST_NAME) && name.bytes().all(fits)
+    };
+    if submission.batch.as_deref().is_some_and(|batch| !plain(batch)) {
+        return Err(at("batch", "expected 1 to 64 letters, digits, -, _ and dots"));
+    }
+    let tags = &submission.tags;
+    let fine = |(name, value): (&String, &String)| {
+        plain(name) && value.len() <= LONGEST_VALUE && !value.contains(char::is_control)
+    };
+    if tags.len() > MOST_TAGS || !tags.iter().all(fine) {
+        let message =
+            "expected up to 16, with names of up to 64 letters, digits, -, _ and dots and values of up to 256 bytes";
+        return Err(at("tags", message));
+    }
+    Ok(())
+}
+
+/// A label of the key cannot be taken over by one of the job.
+fn tagged(caller: &Caller, tags: BTreeMap<String, String>) -> Caller {
+    let mut caller = caller.clone();
+    for (name, value) in tags {
+        caller.tags.entry(name).or_insert(value);
+    }
+    caller
+}
+
+/// The job that the key's owner means by an idempotency key.
+fn named(key: KeyId, idempotency_key: &str) -> JobId {
+    let mut digest = Sha256::new();
+    digest.update(key.as_uuid().as_bytes());
+    digest.update(idempotency_key.as_bytes());
+    JobId::derived(&digest.finalize().into())
+}
+
+fn fingerprint(dialect: Dialect, operation: Operation, body: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for name in [dialect.as_str(), operation.as_str()] {
+        digest.update(name.as_bytes());
+        digest.update([0]);
+    }
+    digest.update(body);
+    digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_means_one_job_of_one_owner() {
+        let (one, two) = (KeyId::generate(), KeyId::generate());
+        assert_eq!(named(one, "a"), named(one, "a"));
+        assert_ne!(named(one, "a"), named(two, "a"));
+        assert_ne!(named(one, "a"), named(one, "b"));
+        assert!(named(one, "a").to_string().parse::<JobId>().is_ok());
+    }
+
+    #[test]
+    fn names_are_checked_before_anything_is_stored() {
+        let with = |change: fn(&mut Submission)| {
+            let mut submission = Submission::default();
+            change(&mut submission);
+            check(&submission).err().and_then(|rejection| rejection.param)
+        };
+        assert_eq!(with(|_| {}), None);
+        let refused = |change| with(change).unwrap();
+        assert_eq!(refused(|s| s.idempotency_key = Some(String::new())), "idempotency_key");
+        assert_eq!(refused(|s| s.idempotency_key = Some("é".to_owned())), "idempotency_key");
+        assert_eq!(
+            refused(|s| s.idempotency_key = Some("k".repeat(256))),
+            "idempotency_key"
+        );
+        assert_eq!(refused(|s| s.batch = Some("a b".to_owned())), "batch");
+        assert_eq!(refused(|s| s.batch = Some("*".to_owned())), "batch");
+        let tag = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(with(|_| {}), None);
+        let tags = [tag("a b", "c"), tag("a", "c\0"), tag("a", &"v".repeat(257))];
+        for tags in tags {
+            let submission = Submission {
+                tags,
+                ..Submission::default()
+            };
+            assert!(check(&submission).is_err());
+        }
+    }
+
+    #[test]
+    fn a_jobs_labels_do_not_replace_those_of_its_key() {
+        let caller = Caller {
+            key_id: KeyId::generate(),
+            key_name: "k".to_owned(),
+            tags: BTreeMap::from([("team".to_owned(), "search".to_owned())]),
+            policy: "default".to_owned(),
+        };
+        let tags = [("team", "other"), ("run", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let tagged = tagged(&caller, BTreeMap::from(tags));
+        assert_eq!(
+            (tagged.tags["team"].as_str(), tagged.tags["run"].as_str()),
+            ("search", "7")
+        );
+    }
+}

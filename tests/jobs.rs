@@ -1,0 +1,282 @@
+//! Durable requests: stored, tried until they end, ended once, fetched by id; and paid for once, whatever is killed.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::{Value, json};
+use tollgate_proto::v1::{
+    self, CompleteRequest, GetJobRequest, JobPriority, JobState, SubmitJobRequest, job, jobs_client::JobsClient,
+    submit_job_request,
+};
+use tollgate_simulator::Script;
+use tonic::{Code, Request, transport::Channel};
+use tonic_types::StatusExt;
+
+use crate::harness::{KEY, Options, Stack, channel, chat, read};
+
+/// The lease of a dispatcher that was killed runs out after half a minute.
+const LEASE: Duration = Duration::from_secs(60);
+
+fn bearer<T>(message: T, key: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {key}").parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+fn job(model: &str, text: &str, idempotency_key: &str) -> SubmitJobRequest {
+    let message = v1::Message {
+        role: v1::Role::User.into(),
+        content: vec![v1::Part {
+            part: Some(v1::part::Part::Text(text.to_owned())),
+            ..v1::Part::default()
+        }],
+        ..v1::Message::default()
+    };
+    let request = CompleteRequest {
+        model: model.to_owned(),
+        messages: vec![message],
+        ..CompleteRequest::default()
+    };
+    SubmitJobRequest {
+        request: Some(submit_job_request::Request::Complete(request)),
+        idempotency_key: idempotency_key.to_owned(),
+        ..SubmitJobRequest::default()
+    }
+}
+
+async fn client(stack: &Stack) -> JobsClient<Channel> {
+    JobsClient::new(channel(&stack.grpc).await)
+}
+
+/// The job once it has ended.
+async fn ended(client: &mut JobsClient<Channel>, id: &str) -> v1::Job {
+    let request = bearer(GetJobRequest { id: id.to_owned() }, KEY);
+    let mut changes = client.watch(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(job) = changes.message().await.unwrap() {
+        last = Some(job);
+    }
+    last.unwrap()
+}
+
+fn text(job: &v1::Job) -> &str {
+    match &job.answer {
+        Some(job::Answer::Complete(answer)) => &answer.text,
+        _ => panic!(
+            "{:?} has no answer: {:?}",
+            job.id,
+            job.error.as_ref().map(|error| &error.code)
+        ),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_answered_kept_and_in_the_ledger() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let request = SubmitJobRequest {
+        priority: JobPriority::High.into(),
+        tags: [("run".to_owned(), "7".to_owned())].into(),
+        batch: "first".to_owned(),
+        ..job("sim-mini", "hello", "")
+    };
+    let accepted = client.submit(bearer(request, KEY)).await.unwrap().into_inner();
+    assert_eq!(accepted.state(), JobState::Waiting);
+    let answered = ended(&mut client, &accepted.id).await;
+    assert_eq!(
+        (answered.state(), text(&answered)),
+        (JobState::Answered, "You said: hello")
+    );
+    assert_eq!((answered.batch.as_str(), answered.tags["run"].as_str()), ("first", "7"));
+    assert_eq!(answered.tags["team"], "red");
+    // Fetched again, by any door, and by nobody else.
+    let url = format!("{}/v1/jobs/{}", stack.http, accepted.id);
+    let get = |key: &str| stack.client.get(&url).bearer_auth(key).send();
+    let (status, body) = read(get(KEY).await.unwrap()).await;
+    assert_eq!((status, body["state"].as_str()), (200, Some("answered")), "{body}");
+    let (status, body) = read(get("tg_masked").await.unwrap()).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (404, Some("job_not_found")));
+    let stranger = bearer(GetJobRequest { id: accepted.id }, "tg_masked");
+    assert_eq!(client.get(stranger).await.err().unwrap().code(), Code::NotFound);
+    stack
+        .until("SELECT count(*) FROM attempts WHERE state = 'settled'", 1, LEASE)
+        .await;
+    assert_eq!(
+        stack
+            .count("SELECT count(*) FROM ledger WHERE tags->>'run' = '7'")
+            .await,
+        1
+    );
+    stack.stop().await;
+}
+
+/// A job over HTTP in each dialect that has a door, with its answer in the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_dialect_has_its_jobs() {
+    let stack = Stack::start(Options::with_dialects()).await;
+    let said = json!([{ "role": "user", "content": "hello" }]);
+    for (url, body, answer) in [
+        (
+            "/v1/chat/completions",
+            chat("via-anthropic", "hello"),
+            "/choices/0/message/content",
+        ),
+        (
+            "/v1/responses",
+            json!({ "model": "via-gemini", "input": "hello" }),
+            "/output/0/content/0/text",
+        ),
+        (
+            "/v1/messages",
+            json!({ "model": "via-bedrock", "max_tokens": 99, "messages": said }),
+            "/content/0/text",
+        ),
+        (
+            "/v1beta/models/via-anthropic:generateContent",
+            json!({ "contents": [{ "parts": [{ "text": "hello" }] }] }),
+            "/candidates/0/content/parts/0/text",
+        ),
+    ] {
+        let request = json!({ "url": url, "body": body, "batch": "all" });
+        let submit = stack.client.post(format!("{}/v1/jobs", stack.http)).bearer_auth(KEY);
+        let (status, accepted) = read(submit.body(request.to_string()).send().await.unwrap()).await;
+        assert_eq!(status, 202, "{url}: {accepted}");
+        let one = format!("{}/v1/jobs/{}?wait=20", stack.http, accepted["id"].as_str().unwrap());
+        let (_, done) = read(stack.client.get(one).bearer_auth(KEY).send().await.unwrap()).await;
+        let found = done["response"].pointer(answer).and_then(Value::as_str);
+        assert_eq!(found, Some("You said: hello"), "{url}: {done}");
+    }
+    let embed = json!({ "url": "/v1/embeddings", "body": { "model": "sim-embed", "input": ["a", "b"] } });
+    let submit = stack.client.post(format!("{}/v1/jobs", stack.http)).bearer_auth(KEY);
+    let (_, accepted) = read(submit.body(embed.to_string()).send().await.unwrap()).await;
+    let one = format!("{}/v1/jobs/{}?wait=20", stack.http, accepted["id"].as_str().unwrap());
+    let (_, done) = read(stack.client.get(one).bearer_auth(KEY).send().await.unwrap()).await;
+    assert_eq!(done["response"]["data"].as_array().map(Vec::len), Some(2), "{done}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_is_the_same_job_and_is_paid_once() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let submit = async |client: &mut JobsClient<Channel>, request, key| client.submit(bearer(request, key)).await;
+    let first = submit(&mut client, job("sim-mini", "once", "a"), KEY)
+        .await
+        .unwrap()
+        .into_inner();
+    ended(&mut client, &first.id).await;
+    let urgent = SubmitJobRequest {
+        priority: JobPriority::High.into(),
+        ..job("sim-mini", "once", "a")
+    };
+    let again = submit(&mut client, urgent, KEY).await.unwrap().into_inner();
+    assert_eq!((&again.id, text(&again)), (&first.id, "You said: once"));
+    let other = submit(&mut client, job("sim-mini", "twice", "a"), KEY)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(other.code(), Code::AlreadyExists);
+    assert_eq!(other.get_details_error_info().unwrap().reason, "idempotency_conflict");
+    // Another owner's key is another job.
+    let theirs = submit(&mut client, job("sim-mini", "once", "a"), "tg_masked")
+        .await
+        .unwrap();
+    assert_ne!(theirs.into_inner().id, first.id);
+
+    let batch: Vec<_> = (0..300)
+        .map(|index| job("sim-mini", &format!("b {index}"), &format!("b{index}")))
+        .collect();
+    let all = |client: &mut JobsClient<Channel>| {
+        let mut client = client.clone();
+        let request = bearer(futures::stream::iter(batch.clone()), KEY);
+        async move { client.submit_batch(request).await.unwrap().into_inner() }
+    };
+    let (one, two) = tokio::join!(all(&mut client.clone()), all(&mut client.clone()));
+    assert_eq!((one.accepted, two.accepted, one.known + two.known), (300, 300, 300));
+    stack
+        .until("SELECT count(*) FROM attempts WHERE state = 'settled'", 302, LEASE)
+        .await;
+    assert_eq!(stack.simulator.stats().calls, 302);
+    let ids: BTreeSet<String> = stack.simulator.calls().into_iter().filter_map(|call| call.id).collect();
+    assert_eq!(ids.len(), 302);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_stops_its_call() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let accepted = client
+        .submit(bearer(job("sim-mini", "#sim:stall", ""), KEY))
+        .await
+        .unwrap()
+        .into_inner();
+    while stack.simulator.stats().open == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = accepted.id;
+    let running = client.get(bearer(GetJobRequest { id: id.clone() }, KEY)).await.unwrap();
+    assert_eq!(running.into_inner().state(), JobState::Running);
+    let cancelled = client
+        .cancel(bearer(GetJobRequest { id: id.clone() }, KEY))
+        .await
+        .unwrap();
+    assert_eq!(cancelled.into_inner().state(), JobState::Cancelled);
+    stack.provider_left(1).await;
+    // It stays so, and is not tried again.
+    assert_eq!(ended(&mut client, &id).await.state(), JobState::Cancelled);
+    stack
+        .until("SELECT count(*) FROM attempts WHERE outcome = 'cancelled'", 1, LEASE)
+        .await;
+    assert_eq!(stack.simulator.stats().calls, 1);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_succeed_fails_and_what_can_is_tried_again() {
+    let options = Options {
+        settings: vec![(
+            "ingress",
+            "jobs: {min_backoff: 100ms, max_backoff: 200ms, max_failed_calls: 3, deadline: 3s}",
+        )],
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await;
+    let mut client = client(&stack).await;
+    let mut expect = async |request: SubmitJobRequest, key: &str| {
+        let id = client.submit(bearer(request, key)).await.unwrap().into_inner().id;
+        let mut changes = client
+            .watch(bearer(GetJobRequest { id }, key))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut last = None;
+        while let Some(job) = changes.message().await.unwrap() {
+            last = Some(job);
+        }
+        let last = last.unwrap();
+        let code = last.error.as_ref().map(|error| error.code.clone()).unwrap_or_default();
+        (last.state(), code, last.failed_calls)
+    };
+    assert_eq!(
+        expect(job("sim-mini", "#sim:status=400", ""), KEY).await,
+        (JobState::Failed, "provider_refused".to_owned(), 0)
+    );
+    assert_eq!(stack.simulator.stats().calls, 1);
+    assert_eq!(
+        expect(job("sim-mini", "#sim:status=500", ""), KEY).await,
+        (JobState::Failed, "provider_error".to_owned(), 3)
+    );
+    assert_eq!(stack.simulator.stats().calls, 4);
+    assert_eq!(
+        expect(job("sim-mini", "forbidden fruit", ""), "tg_masked").await,
+        (JobState::Denied, "policy_denied".to_owned(), 0)
+    );
+    // Nobody is there until the deadline: not one call, and the reason is told.
+    assert_eq!(
+        expect(job("dead", "hello", ""), KEY).await,
+        (JobState::Failed, "deadline_exceeded".to_owned(), 0)
+    );
+    assert_eq!(stack.simulator.stats().calls, 4);
+    stack.stop().await;
+}
