@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use tollgate_proto::v1::{
-    self, CompleteRequest, GetJobRequest, JobPriority, JobState, SubmitJobRequest, job, jobs_client::JobsClient,
-    submit_job_request,
+    self, CompleteRequest, GetJobRequest, JobPriority, JobState, ListJobsRequest, SubmitJobRequest, job,
+    jobs_client::JobsClient, submit_job_request,
 };
 use tollgate_simulator::Script;
 use tonic::{Code, Request, transport::Channel};
@@ -278,5 +278,97 @@ async fn what_cannot_succeed_fails_and_what_can_is_tried_again() {
         (JobState::Failed, "deadline_exceeded".to_owned(), 0)
     );
     assert_eq!(stack.simulator.stats().calls, 4);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_listed_by_their_owner_page_by_page_and_in_sql() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    for index in 0..25 {
+        let text = if index % 5 == 0 { "#sim:status=400" } else { "fine" };
+        let request = SubmitJobRequest {
+            batch: if index < 20 { "a" } else { "b" }.to_owned(),
+            ..job("sim-mini", text, &format!("k{index}"))
+        };
+        client.submit(bearer(request, KEY)).await.unwrap();
+    }
+    stack
+        .until("SELECT count(*) FROM jobs WHERE state <> 'waiting'", 25, LEASE)
+        .await;
+    let list = async |client: &mut JobsClient<Channel>, request: ListJobsRequest, key: &str| {
+        client.list(bearer(request, key)).await.map(tonic::Response::into_inner)
+    };
+    let mut seen = BTreeSet::new();
+    let mut request = ListJobsRequest {
+        batch: "a".to_owned(),
+        limit: 7,
+        ..ListJobsRequest::default()
+    };
+    let mut pages = 0;
+    loop {
+        let page = list(&mut client, request.clone(), KEY).await.unwrap();
+        let times: Vec<u64> = page.jobs.iter().map(|job| job.submitted_unix_ms).collect();
+        assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+        seen.extend(page.jobs.into_iter().map(|job| job.id));
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!((seen.len(), pages), (20, 3));
+    let failed = ListJobsRequest {
+        state: JobState::Failed.into(),
+        ..ListJobsRequest::default()
+    };
+    let failed = list(&mut client, failed, KEY).await.unwrap().jobs;
+    assert_eq!(failed.len(), 5);
+    assert!(
+        failed
+            .iter()
+            .all(|job| job.error.as_ref().unwrap().code == "provider_refused")
+    );
+    assert!(
+        list(&mut client, ListJobsRequest::default(), "tg_masked")
+            .await
+            .unwrap()
+            .jobs
+            .is_empty()
+    );
+    let forged = ListJobsRequest {
+        page_token: "' OR 1=1".to_owned(),
+        ..ListJobsRequest::default()
+    };
+    assert_eq!(
+        list(&mut client, forged, KEY).await.err().unwrap().code(),
+        Code::InvalidArgument
+    );
+    let by_batch = "SELECT count(*) FROM cost_by_batch
+                    WHERE (batch, jobs, answered, not_answered, calls) IN (('a', 20, 16, 4, 20), ('b', 5, 4, 1, 5))";
+    stack.until(by_batch, 2, LEASE).await;
+    assert_eq!(
+        stack
+            .count("SELECT count(*) FROM requests WHERE state = 'answered'")
+            .await,
+        20
+    );
+    // A failed one, once more: another job, and the same one however often it is asked for.
+    let retry = async |client: &mut JobsClient<Channel>, id: &str| {
+        client
+            .retry(bearer(GetJobRequest { id: id.to_owned() }, KEY))
+            .await
+            .map(tonic::Response::into_inner)
+    };
+    let again = retry(&mut client, &failed[0].id).await.unwrap();
+    assert_ne!(again.id, failed[0].id);
+    assert_eq!(retry(&mut client, &failed[0].id).await.unwrap().id, again.id);
+    assert_eq!(ended(&mut client, &again.id).await.state(), JobState::Failed);
+    assert_eq!(stack.simulator.stats().calls, 26);
+    let answered = seen.iter().find(|id| failed.iter().all(|job| job.id != **id)).unwrap();
+    assert_eq!(
+        retry(&mut client, answered).await.err().unwrap().code(),
+        Code::InvalidArgument
+    );
     stack.stop().await;
 }

@@ -7,6 +7,8 @@
 mod consume;
 mod error;
 mod grpc;
+mod jobs;
+mod lane;
 mod orphan;
 mod price;
 mod render;
@@ -22,7 +24,7 @@ pub use orphan::ASSUMED_OUTPUT_TOKENS;
 pub use price::{Price, cost};
 pub use render::{Format, render};
 pub use report::{CostRow, GroupBy};
-pub use service::Service;
+pub use service::{Service, Streams};
 pub use store::{Recorded, Store};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");

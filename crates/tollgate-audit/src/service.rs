@@ -1,6 +1,6 @@
-//! Audit as a service: three tasks that live and end together.
+//! Audit as a service: four tasks that live and end together.
 //!
-//! `consume` and `orphans` wait out a database that is away and never fail; an error of `reports`, or a panic in any of
+//! `consume`, `lane` and `orphans` wait out a database that is away and never fail; an error of `reports`, or a panic in any of
 //! them, ends the service, so that whoever runs it starts it anew.
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::ledger::LedgerConsumer;
+use tollgate_bus::{
+    jobs::{JobQuestions, JobRecords},
+    ledger::LedgerConsumer,
+};
 use tollgate_config::{Keyring, schema::Audit};
 use tollgate_proto::{DESCRIPTORS, v1::reports_server::ReportsServer};
 use tollgate_telemetry::{Metrics, Readiness};
@@ -23,12 +26,21 @@ use crate::{
     Error, Store,
     consume::{CaughtUp, Consume, chain},
     grpc::Reports,
+    lane::Lane,
 };
+
+/// What audit reads.
+pub struct Streams {
+    pub ledger: LedgerConsumer,
+    pub jobs: JobRecords,
+    pub questions: JobQuestions,
+}
 
 /// Audit, ready to run.
 pub struct Service {
     store: Store,
     consume: Consume,
+    lane: Lane,
     orphans: Orphans,
     reports: Reports,
     listener: TcpListener,
@@ -39,7 +51,7 @@ impl Service {
     pub fn build(
         config: &Audit,
         keys: Arc<Keyring>,
-        consumer: LedgerConsumer,
+        streams: Streams,
         listener: TcpListener,
         metrics: Metrics,
         readiness: Readiness,
@@ -56,11 +68,16 @@ impl Service {
         };
         let consume = Consume {
             store: store.clone(),
-            consumer,
+            consumer: streams.ledger,
             batch: config.batch.max(1),
             caught_up,
             metrics,
             readiness,
+        };
+        let lane = Lane {
+            store: store.clone(),
+            records: streams.jobs,
+            questions: streams.questions,
         };
         let reports = Reports {
             store: store.clone(),
@@ -69,6 +86,7 @@ impl Service {
         Ok(Self {
             store,
             consume,
+            lane,
             orphans,
             reports,
             listener,
@@ -80,10 +98,15 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let together = stop.child_token();
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
-        let (consume, orphans, reports) = (self.consume, self.orphans, self.reports);
+        let (consume, lane, orphans, reports) = (self.consume, self.lane, self.orphans, self.reports);
         let token = together.clone();
         tasks.spawn(async move {
             consume.run(token).await;
+            Ok(())
+        });
+        let token = together.clone();
+        tasks.spawn(async move {
+            lane.run(token).await;
             Ok(())
         });
         let token = together.clone();

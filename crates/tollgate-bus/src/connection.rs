@@ -159,7 +159,12 @@ impl Bus {
                     source: source.into(),
                 })?;
         }
-        jobs::init(&self.jetstream, self.settings.replicas, self.settings.job_retention).await
+        Box::pin(jobs::init(
+            &self.jetstream,
+            self.settings.replicas,
+            self.settings.job_retention,
+        ))
+        .await
     }
 
     /// Sends an envelope to its next stage: directly when that runs in this process and has room, else through NATS.
@@ -223,12 +228,22 @@ impl Bus {
 
     /// The durable lane.
     pub async fn jobs(&self) -> Result<Jobs, Error> {
-        Jobs::open(self.client.clone(), &self.jetstream, self.settings.inline_limit).await
+        Box::pin(Jobs::open(
+            self.client.clone(),
+            &self.jetstream,
+            self.settings.inline_limit,
+        ))
+        .await
     }
 
     /// Reads the durable lane's records, as audit.
     pub async fn job_records(&self) -> Result<jobs::JobRecords, Error> {
-        jobs::JobRecords::open(&self.jetstream).await
+        Box::pin(jobs::JobRecords::open(&self.jetstream)).await
+    }
+
+    /// Takes questions after jobs, as audit.
+    pub async fn job_questions(&self) -> Result<jobs::JobQuestions, Error> {
+        jobs::JobQuestions::open(self.client.clone()).await
     }
 
     /// Whether the connection is up at this moment.

@@ -415,3 +415,54 @@ where
     }
     Ok(found)
 }
+
+/// Questions after a key's jobs, for audit to answer.
+pub struct JobQuestions {
+    client: Client,
+    questions: async_nats::Subscriber,
+}
+
+/// One of them.
+pub struct JobQuestion {
+    pub query: v1::ListJobsQuery,
+    client: Client,
+    reply: async_nats::Subject,
+}
+
+impl JobQuestions {
+    pub(crate) async fn open(client: Client) -> Result<Self, Error> {
+        let subject = subject::JOB_LIST;
+        let questions = client
+            .queue_subscribe(subject, subject::LEDGER_CONSUMER.to_owned())
+            .await;
+        let questions = questions.map_err(|source| Error::Subscribe {
+            subject: subject.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(Self { client, questions })
+    }
+
+    /// The next one that can be read. `None` when the subscription has ended.
+    pub async fn next(&mut self) -> Option<JobQuestion> {
+        loop {
+            let message = self.questions.next().await?;
+            let query = v1::ListJobsQuery::decode(message.payload).ok();
+            if let (Some(query), Some(reply)) = (query, message.reply) {
+                return Some(JobQuestion {
+                    query,
+                    client: self.client.clone(),
+                    reply,
+                });
+            }
+        }
+    }
+}
+
+impl JobQuestion {
+    /// Sends the answer to whoever asked.
+    pub async fn answer(self, answer: v1::ListJobsAnswer) {
+        if let Err(error) = self.client.publish(self.reply, answer.encode_to_vec().into()).await {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+}

@@ -81,7 +81,14 @@ impl Service {
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
         let settings = config.ingress.jobs.clone();
         let jobs = JobDesk::new(lane.clone(), Arc::clone(&reception), settings.clone());
-        let dispatcher = Dispatcher::new(lane, Arc::clone(&desk), Arc::clone(&reception), settings, metrics).await?;
+        let dispatcher = Box::pin(Dispatcher::new(
+            lane,
+            Arc::clone(&desk),
+            Arc::clone(&reception),
+            settings,
+            metrics,
+        ))
+        .await?;
         let limits = HeadLimits {
             headers: config.ingress.max_headers,
             bytes: config.ingress.max_header_bytes,

@@ -13,53 +13,91 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{cli::ChatArgs, running::Running};
+use crate::{
+    cli::{self, ChatArgs},
+    running::Running,
+};
 
 pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<()> {
-    let running = Running::find();
-    let missing = "no `tollgate up` is running here; give --grpc and TOLLGATE_API_KEY";
-    let grpc = args
-        .grpc
-        .or_else(|| running.as_ref().map(|stack| stack.grpc.clone()))
-        .context(missing)?;
-    let key = args
-        .api_key
-        .or_else(|| running.map(|stack| stack.api_key))
-        .context(missing)?;
-    let bearer: MetadataValue<Ascii> = format!("Bearer {key}").parse().context("the key cannot be sent")?;
-    let channel = Endpoint::from_shared(grpc.clone())?
-        .tcp_nodelay(true)
-        .connect()
-        .await
-        .with_context(|| format!("cannot reach {grpc}"))?;
+    let Connected { channel, bearer } = connect(args.endpoint).await?;
     let mut client = GatewayClient::new(channel);
     let model = match args.model {
         Some(model) => model,
         None => first_model(&mut client, &bearer).await?,
     };
-    let prompt = match args.prompt.as_str() {
-        "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            text
-        }
-        prompt => prompt.to_owned(),
-    };
+    let prompt = prompt(args.prompt)?;
     stream(&mut client, &bearer, model, prompt).await
 }
 
-fn authorized<T>(message: T, bearer: &MetadataValue<Ascii>) -> Request<T> {
+/// A connection and who speaks on it.
+pub(crate) struct Connected {
+    pub(crate) channel: Channel,
+    pub(crate) bearer: MetadataValue<Ascii>,
+}
+
+/// Connects to the endpoint that is named, or to the running `tollgate up`.
+pub(crate) async fn connect(endpoint: cli::Endpoint) -> anyhow::Result<Connected> {
+    let running = Running::find();
+    let missing = "no `tollgate up` is running here; give --grpc and TOLLGATE_API_KEY";
+    let grpc = endpoint
+        .grpc
+        .or_else(|| running.as_ref().map(|stack| stack.grpc.clone()))
+        .context(missing)?;
+    let key = endpoint
+        .api_key
+        .or_else(|| running.map(|stack| stack.api_key))
+        .context(missing)?;
+    let bearer = format!("Bearer {key}").parse().context("the key cannot be sent")?;
+    let channel = Endpoint::from_shared(grpc.clone())?
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .with_context(|| format!("cannot reach {grpc}"))?;
+    Ok(Connected { channel, bearer })
+}
+
+pub(crate) fn authorized<T>(message: T, bearer: &MetadataValue<Ascii>) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", bearer.clone());
     request
 }
 
+/// The text itself, or what comes on standard input.
+pub(crate) fn prompt(text: String) -> anyhow::Result<String> {
+    if text != "-" {
+        return Ok(text);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A request that says `prompt` and no more.
+pub(crate) fn says(model: String, prompt: String) -> CompleteRequest {
+    let mut message = Message {
+        content: vec![Part {
+            part: Some(part::Part::Text(prompt)),
+            ..Part::default()
+        }],
+        ..Message::default()
+    };
+    message.set_role(Role::User);
+    CompleteRequest {
+        model,
+        messages: vec![message],
+        ..CompleteRequest::default()
+    }
+}
+
 /// The status as a person reads it.
-fn refused(status: &Status) -> anyhow::Error {
+pub(crate) fn refused(status: &Status) -> anyhow::Error {
     anyhow!("{} ({:?})", status.message(), status.code())
 }
 
-async fn first_model(client: &mut GatewayClient<Channel>, bearer: &MetadataValue<Ascii>) -> anyhow::Result<String> {
+pub(crate) async fn first_model(
+    client: &mut GatewayClient<Channel>,
+    bearer: &MetadataValue<Ascii>,
+) -> anyhow::Result<String> {
     let models = client
         .list_models(authorized(ListModelsRequest {}, bearer))
         .await
@@ -74,19 +112,7 @@ async fn stream(
     model: String,
     prompt: String,
 ) -> anyhow::Result<()> {
-    let mut message = Message {
-        content: vec![Part {
-            part: Some(part::Part::Text(prompt)),
-            ..Part::default()
-        }],
-        ..Message::default()
-    };
-    message.set_role(Role::User);
-    let request = CompleteRequest {
-        model,
-        messages: vec![message],
-        ..CompleteRequest::default()
-    };
+    let request = says(model, prompt);
     let answer = client
         .complete(authorized(request, bearer))
         .await

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{chat, check, init, keys, report, role, simulate, up};
+use crate::{chat, check, init, jobs, keys, report, role, simulate, up};
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
 #[derive(Parser)]
@@ -36,6 +36,9 @@ enum Command {
     Simulator(SimulatorArgs),
     /// Ask a model from the terminal
     Chat(ChatArgs),
+    /// Submit durable requests, and fetch their answers
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Report from the ledger
     #[command(subcommand)]
     Report(ReportCommand),
@@ -114,11 +117,108 @@ pub(crate) struct ChatArgs {
     /// Public model name; the first that the key may use, unless given
     #[arg(long, short)]
     pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+}
+
+/// Where to ask, and as whom.
+#[derive(Args)]
+pub(crate) struct Endpoint {
     /// gRPC endpoint; that of the running `tollgate up`, unless given
     #[arg(long, env = "TOLLGATE_GRPC")]
     pub(crate) grpc: Option<String>,
     #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum JobsCommand {
+    /// Submit one prompt
+    Submit {
+        /// What to say; `-` reads standard input
+        prompt: String,
+        #[command(flatten)]
+        kind: JobKind,
+        /// Submitted again under the same key it is the same job
+        #[arg(long)]
+        idempotency_key: Option<String>,
+        #[arg(long, value_enum, default_value_t = Urgency::Normal)]
+        priority: Urgency,
+        /// Wait for the answer and print it
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Submit many: a file of JSON lines, each {"id": "…", "prompt": "…"}; after an error the same again sends what is missing
+    Batch {
+        file: PathBuf,
+        #[command(flatten)]
+        kind: JobKind,
+        /// Wait until all have ended, and print their answers as JSON lines
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Print a job's answer
+    Get {
+        id: String,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// End a job that has not ended
+    Cancel {
+        id: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Submit the request of a job that failed or was cancelled once more
+    Retry {
+        id: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// List jobs, newest first
+    List {
+        #[arg(long)]
+        batch: Option<String>,
+        #[arg(long, value_enum)]
+        state: Option<JobStateName>,
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct JobKind {
+    /// Public model name; the first that the key may use, unless given
+    #[arg(long, short)]
+    pub(crate) model: Option<String>,
+    /// Name for jobs that belong together
+    #[arg(long)]
+    pub(crate) batch: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Urgency {
+    Low,
+    Normal,
+    High,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum JobStateName {
+    Waiting,
+    Answered,
+    Denied,
+    Failed,
+    Cancelled,
 }
 
 #[derive(Subcommand)]
@@ -181,6 +281,7 @@ impl Cli {
             Command::Init(args) => init::run(&args).await?,
             Command::Simulator(args) => simulate::run(args).await?,
             Command::Chat(args) => chat::run(args).await?,
+            Command::Jobs(command) => return jobs::run(command).await,
             Command::Report(command) => report::run(command).await?,
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command)?,

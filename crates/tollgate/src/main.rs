@@ -4,6 +4,7 @@ mod chat;
 mod check;
 mod cli;
 mod init;
+mod jobs;
 mod keys;
 mod report;
 mod role;

@@ -118,7 +118,7 @@ impl Process {
         };
         let courier = Courier::default();
         for role in bound {
-            role.start(&mut process, config, telemetry, &courier).await?;
+            Box::pin(role.start(&mut process, config, telemetry, &courier)).await?;
         }
         let admin = Admin::new(admin, telemetry.clone(), process.readiness.clone());
         // Answers until the process ends: a draining role is still asked how it is.
@@ -241,8 +241,12 @@ impl Bound {
             }
             Self::Audit(listener) => {
                 let keys = Arc::new(Keyring::new(&config.keys));
-                let consumer = bus.ledger_consumer().await?;
-                let service = tollgate_audit::Service::build(&config.audit, keys, consumer, listener, metrics, ready)?;
+                let streams = tollgate_audit::Streams {
+                    ledger: bus.ledger_consumer().await?,
+                    jobs: bus.job_records().await?,
+                    questions: bus.job_questions().await?,
+                };
+                let service = tollgate_audit::Service::build(&config.audit, keys, streams, listener, metrics, ready)?;
                 process.spawn("audit", service.run(stop));
             }
         }

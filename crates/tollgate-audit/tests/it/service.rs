@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tollgate_audit::{Service, migrate};
+use tollgate_audit::{Service, Streams, migrate};
 use tollgate_bus::{
     Bus,
     subject::{LEDGER, LEDGER_CONSUMER, LEDGER_STREAM},
@@ -65,7 +65,11 @@ impl Stack {
         let service = Service::build(
             &config.audit,
             Arc::new(keys),
-            bus.ledger_consumer().await.unwrap(),
+            Streams {
+                ledger: bus.ledger_consumer().await.unwrap(),
+                jobs: bus.job_records().await.unwrap(),
+                questions: bus.job_questions().await.unwrap(),
+            },
             listener,
             telemetry.metrics,
             readiness.clone(),

@@ -30,6 +30,7 @@ pub(super) fn routes(desk: JobDesk) -> Router {
         .route("/v1/jobs", post(submit).get(list))
         .route("/v1/jobs/{id}", get(one))
         .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/jobs/{id}/retry", post(retry))
         .with_state(desk)
 }
 
@@ -121,8 +122,14 @@ impl JobBody {
     }
 }
 
-/// The path of a door, as what it takes.
-fn kind_of(url: &str) -> Result<(Dialect, Operation, Option<(String, bool)>), Rejection> {
+/// What the door at a path takes.
+struct Kind {
+    dialect: Dialect,
+    operation: Operation,
+    path: Option<(String, bool)>,
+}
+
+fn kind_of(url: &str) -> Result<Kind, Rejection> {
     let (dialect, operation, path) = match url {
         "/v1/chat/completions" => (Dialect::OpenaiChat, Operation::Chat, None),
         "/v1/responses" => (Dialect::OpenaiResponses, Operation::Chat, None),
@@ -143,7 +150,11 @@ fn kind_of(url: &str) -> Result<(Dialect, Operation, Option<(String, bool)>), Re
             (Dialect::Gemini, Operation::Chat, Some((model.to_owned(), false)))
         }
     };
-    Ok((dialect, operation, path))
+    Ok(Kind {
+        dialect,
+        operation,
+        path,
+    })
 }
 
 fn refuse(rejection: impl Into<Rejection>) -> Response {
@@ -178,7 +189,11 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
         )
     };
     let wire: SubmitBody<'_> = serde_json::from_slice(&bytes).map_err(wrong)?;
-    let (dialect, operation, path) = kind_of(&wire.url)?;
+    let Kind {
+        dialect,
+        operation,
+        path,
+    } = kind_of(&wire.url)?;
     let priority = wire.priority.as_deref().map(str::parse).transpose();
     let submission = Submission {
         headers: super::door::passed_on(&head.headers),
@@ -265,6 +280,15 @@ async fn cancel(State(desk): State<JobDesk>, Path(id): Path<String>, headers: He
         whole(&desk, &status).await
     };
     cancelled.await.map_or_else(refuse, |job| json(&job))
+}
+
+async fn retry(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
+    let retried = async {
+        let key = key_of(&desk, &headers, &uri)?;
+        let status = desk.retry(key, &id).await?;
+        whole(&desk, &status).await
+    };
+    retried.await.map_or_else(refuse, |job| json(&job))
 }
 
 async fn list(State(desk): State<JobDesk>, headers: HeaderMap, uri: Uri) -> Response {

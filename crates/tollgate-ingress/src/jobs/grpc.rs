@@ -173,4 +173,13 @@ impl v1::jobs_server::Jobs for Service {
         };
         cancel.await.map(Response::new).map_err(refused)
     }
+
+    async fn retry(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let retry = async {
+            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let status = self.desk.retry(key, &request.get_ref().id).await?;
+            self.whole(status).await
+        };
+        retry.await.map(Response::new).map_err(refused)
+    }
 }

@@ -19,6 +19,7 @@ use tollgate_proto::v1;
 use tollgate_types::{
     Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Millis, Operation,
     job::{JobStatus, Priority, Progress},
+    ledger::RequestState,
 };
 
 use crate::reception::{Reception, Rejection};
@@ -245,6 +246,30 @@ impl JobDesk {
         let end = JobEnd::now(&status.job, Err(failure), note.failed_calls);
         self.jobs.finish(&end).await.map_err(away)?;
         self.get(key, id).await
+    }
+
+    /// Submits the request of a job that failed or was cancelled once more.
+    pub(crate) async fn retry(&self, key: KeyId, id: &str) -> Result<JobStatus, Failure> {
+        let JobStatus { job, progress } = self.get(key, id).await?;
+        let over = matches!(&progress, Progress::Ended(end) if end.state != RequestState::Answered);
+        if !over {
+            let message = "only a job that ended without an answer can be tried again";
+            return Err(Failure::new(ErrorCode::InvalidRequest, message));
+        }
+        let now = Millis::now();
+        // The body may be stored under the old job's name; it is kept as long from its own start, so it is stored anew.
+        let body = self.jobs.fetch(&job.payload).await.map_err(away)?;
+        let again = named(key, &format!("retry of {}", job.id));
+        let job = Job {
+            id: again,
+            payload: self.jobs.check_in(again, "request", body).await.map_err(away)?,
+            submitted_at: now,
+            not_before: None,
+            deadline: now.after(self.settings.deadline),
+            ..job
+        };
+        self.jobs.submit(&job).await.map_err(away)?;
+        self.get(key, &again.to_string()).await
     }
 
     /// Jobs of the key, newest first, as audit knows them.
