@@ -372,3 +372,148 @@ async fn jobs_are_listed_by_their_owner_page_by_page_and_in_sql() {
     );
     stack.stop().await;
 }
+
+/// Waits until the provider has so many calls under way.
+async fn under_way(stack: &Stack, calls: u64) {
+    while stack.simulator.stats().open != calls {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A client of an ingress that was killed and has started again.
+async fn again(stack: &Stack) -> JobsClient<Channel> {
+    loop {
+        if let Ok(channel) = tonic::transport::Endpoint::from_shared(stack.grpc.clone())
+            .unwrap()
+            .connect()
+            .await
+        {
+            let mut client = JobsClient::new(channel);
+            let request = bearer(GetJobRequest::default(), KEY);
+            if client
+                .get(request)
+                .await
+                .is_err_and(|status| status.code() == Code::NotFound)
+            {
+                return client;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_owner_is_killed_goes_on_and_is_not_made_again() {
+    let stack = Stack::with(Script::default()).await;
+    let mut first = client(&stack).await;
+    let slow = job("sim-mini", "slowly #sim:delay_ms=3000", "");
+    let id = first.submit(bearer(slow, KEY)).await.unwrap().into_inner().id;
+    under_way(&stack, 1).await;
+    stack.roles.kill("ingress").await.unwrap();
+    let mut client = again(&stack).await;
+    let done = ended(&mut client, &id).await;
+    assert!(text(&done).starts_with("You said: slowly"));
+    stack
+        .until("SELECT count(*) FROM attempts WHERE outcome = 'answered'", 1, LEASE)
+        .await;
+    stack
+        .until("SELECT count(*) FROM jobs WHERE state = 'answered'", 1, LEASE)
+        .await;
+    assert_eq!(stack.simulator.stats().calls, 1);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_worker_is_killed_is_an_orphan_and_made_again() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let slow = job("sim-mini", "slowly #sim:delay_ms=1500", "");
+    let id = client.submit(bearer(slow, KEY)).await.unwrap().into_inner().id;
+    under_way(&stack, 1).await;
+    stack.roles.kill("worker").await.unwrap();
+    assert!(text(&ended(&mut client, &id).await).starts_with("You said: slowly"));
+    stack
+        .until("SELECT count(*) FROM attempts WHERE outcome = 'answered'", 1, LEASE)
+        .await;
+    stack
+        .until("SELECT count(*) FROM attempts WHERE state = 'orphaned'", 1, LEASE)
+        .await;
+    assert_eq!(stack.simulator.stats().calls, 2);
+    stack.stop().await;
+}
+
+/// A batch under way, every role killed in its middle, and the same batch sent again: each job once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_survives_the_death_of_every_role() {
+    const JOBS: usize = 2000;
+    let script = Script {
+        delay_ms: 20,
+        ..Script::default()
+    };
+    let options = Options {
+        script,
+        settings: vec![(
+            "ingress",
+            "jobs: {min_backoff: 100ms, max_backoff: 1s, concurrency: 64}",
+        )],
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await;
+    let batch: Vec<_> = (0..JOBS)
+        .map(|index| SubmitJobRequest {
+            batch: "big".to_owned(),
+            ..job("sim-mini", &format!("number {index}"), &format!("n{index}"))
+        })
+        .collect();
+    let mut stored = 0;
+    let mut kills = ["ingress", "guardrail", "router", "ingress", "audit", "worker"].into_iter();
+    // Each time the submitter is cut off, it sends everything again.
+    while stored < JOBS as u64 {
+        let mut client = again(&stack).await;
+        let submit = client.submit_batch(bearer(futures::stream::iter(batch.clone()), KEY));
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            if let Some(role) = kills.next() {
+                stack.roles.kill(role).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(submit, killer);
+        if let Ok(answer) = answer {
+            stored = answer.into_inner().accepted;
+        }
+    }
+    for role in kills {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stack.roles.kill(role).await.unwrap();
+    }
+    let patience = Duration::from_secs(120);
+    stack
+        .until(
+            "SELECT count(*) FROM jobs WHERE batch = 'big' AND state = 'answered'",
+            JOBS as i64,
+            patience,
+        )
+        .await;
+    stack
+        .until("SELECT count(*) FROM attempts WHERE state = 'open'", 0, patience)
+        .await;
+    assert_eq!(stack.count("SELECT count(*) FROM job_ends").await, JOBS as i64);
+    // Both ends counted: every call that the provider saw is a row, none was made twice, and a job was called again only
+    // when its worker was killed.
+    let attempts = stack.attempts().await;
+    let calls: Vec<String> = stack.simulator.calls().into_iter().filter_map(|call| call.id).collect();
+    let unique: BTreeSet<&String> = calls.iter().collect();
+    assert_eq!(unique.len(), calls.len());
+    assert!(calls.iter().all(|id| attempts.contains_key(id)), "a call without a row");
+    let twice = "SELECT count(*) FROM (SELECT FROM attempts WHERE outcome = 'answered'
+                 GROUP BY request_id HAVING count(*) > 1) AS twice";
+    assert_eq!(stack.count(twice).await, 0, "jobs that were answered, and paid, twice");
+    let lost = attempts.values().filter(|attempt| attempt.state == "orphaned").count();
+    assert!(
+        attempts.len() <= JOBS + lost,
+        "{} calls, {lost} of them lost",
+        attempts.len()
+    );
+    assert!(lost <= 64, "one killed worker had {lost} calls");
+    stack.stop().await;
+}

@@ -18,9 +18,14 @@ use async_nats::{
 use prost::Message as _;
 use tollgate_config::schema;
 use tollgate_proto::v1;
-use tollgate_types::Envelope;
+use tollgate_types::{AttemptId, Envelope};
 
-use crate::{Error, Hop, Jobs, Ledger, Payloads, jobs, runner::LocalStage, subject};
+use crate::{
+    Error, Hop, Jobs, Ledger, Payloads, jobs,
+    presence::{self, Found, Presence},
+    runner::LocalStage,
+    subject,
+};
 
 /// Below this a server drops settings silently that we rest on, or loses acknowledged messages.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 3);
@@ -239,6 +244,16 @@ impl Bus {
     /// Reads the durable lane's records, as audit.
     pub async fn job_records(&self) -> Result<jobs::JobRecords, Error> {
         Box::pin(jobs::JobRecords::open(&self.jetstream)).await
+    }
+
+    /// Answers for an attempt of a job, as its worker, until the guard goes.
+    pub async fn answer_for(&self, attempt: AttemptId) -> Result<Presence, Error> {
+        presence::answer_for(&self.client, attempt).await
+    }
+
+    /// Asks whether an attempt of a job is under way.
+    pub async fn ask_after(&self, attempt: AttemptId) -> Found {
+        presence::ask_after(&self.client, attempt).await
     }
 
     /// Takes questions after jobs, as audit.

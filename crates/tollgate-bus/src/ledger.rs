@@ -11,11 +11,15 @@ use async_nats::{
         consumer::{Consumer, pull},
         context::PublishErrorKind,
         message::PublishMessage,
+        stream::LastRawMessageErrorKind,
     },
 };
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use tollgate_types::ledger::LedgerEvent;
+use tollgate_types::{
+    RequestId,
+    ledger::{Attempt, LedgerEvent},
+};
 
 use crate::{Error, subject};
 
@@ -65,7 +69,26 @@ impl Ledger {
         }
     }
 
-    /// The same, repeated until the stream has stored it or `give_up` has passed.
+    /// The attempt of a request that was started last, and whether it has settled.
+    pub async fn last_attempt(&self, request_id: RequestId) -> Result<Option<(Attempt, bool)>, Error> {
+        let stream = self.jetstream.get_stream_no_info(subject::LEDGER_STREAM).await;
+        let stream = stream.map_err(|error| Error::Ledger(error.into()))?;
+        let last = async |subject: String| match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(Error::Ledger(error.into())),
+        };
+        let started = last(format!("{}.started.{request_id}.*", subject::LEDGER)).await?;
+        let started = started.and_then(|bytes| serde_json::from_slice::<LedgerEvent>(&bytes).ok());
+        let Some(LedgerEvent::Started(attempt)) = started else {
+            return Ok(None);
+        };
+        let settled = format!("{}.settled.{request_id}.{}", subject::LEDGER, attempt.attempt_id);
+        let settled = last(settled).await?.is_some();
+        Ok(Some((attempt, settled)))
+    }
+
+    /// As [`Ledger::publish`], repeated until the stream has stored it or `give_up` has passed.
     pub async fn publish_until(&self, event: &LedgerEvent, give_up: Duration) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + give_up;
         let mut pause = Duration::from_millis(50);
@@ -154,7 +177,12 @@ impl LedgerDelivery {
             .map_err(|error| format!("not an event: {:?} at column {}", error.classify(), error.column()))
             .and_then(|event| {
                 let expected = format!("{}.{}.{}", subject::LEDGER, event.kind(), event.about());
-                if expected == subject {
+                // Versions before jobs wrote the attempt alone.
+                let older = expected.rsplit_once('.').zip(subject.rsplit_once('.'));
+                let is_older = older.is_some_and(|((_, about), (kind, found))| {
+                    about == found && kind == format!("{}.{}", subject::LEDGER, event.kind())
+                });
+                if expected == subject || is_older {
                     Ok(event)
                 } else {
                     Err("the event belongs on another subject".to_owned())

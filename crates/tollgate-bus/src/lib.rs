@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod jobs;
 pub mod ledger;
 mod payload;
+pub mod presence;
 mod runner;
 mod serve;
 pub mod subject;

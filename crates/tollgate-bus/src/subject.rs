@@ -33,6 +33,8 @@ pub const JOB_NOTE_STREAM: &str = "TOLLGATE_JOB_NOTES";
 pub const JOB_HINT: &str = "tollgate.v1.jobhint";
 /// The object store for bodies of jobs and answers that are too large for a message.
 pub const JOB_BUCKET: &str = "tollgate-jobs";
+/// Asked whether an attempt of a job is under way: this and the attempt's id.
+pub const PRESENCE: &str = "tollgate.v1.attempt";
 /// Questions to audit about which jobs there are.
 pub const JOB_LIST: &str = "tollgate.v1.joblist";
 

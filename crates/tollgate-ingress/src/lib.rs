@@ -73,7 +73,7 @@ impl Service {
         let desk = Arc::new(Desk::new(
             &config.ingress,
             address.clone(),
-            bus,
+            bus.clone(),
             payloads,
             metrics.clone(),
         ));
@@ -82,6 +82,7 @@ impl Service {
         let settings = config.ingress.jobs.clone();
         let jobs = JobDesk::new(lane.clone(), Arc::clone(&reception), settings.clone());
         let dispatcher = Box::pin(Dispatcher::new(
+            bus,
             lane,
             Arc::clone(&desk),
             Arc::clone(&reception),

@@ -205,6 +205,8 @@ pub struct Envelope {
     pub target: Option<Target>,
     /// What failed so far, oldest first.
     pub failures: Vec<Failure>,
+    /// Whether a job asks: its worker goes on when the owner is lost, and stores the answer itself.
+    pub durable: bool,
 }
 
 /// A worker's request to be the one that calls the provider.

@@ -145,11 +145,13 @@ impl LedgerEvent {
         }
     }
 
-    /// The id of the attempt or request that the event is about, as it appears in the subject.
+    /// What the event is about, as it appears in the subject: an attempt of a request, an attempt, or a request.
     #[must_use]
     pub fn about(&self) -> String {
         match self {
-            Self::Started(attempt) | Self::Settled { attempt, .. } => attempt.attempt_id.to_string(),
+            Self::Started(attempt) | Self::Settled { attempt, .. } => {
+                format!("{}.{}", attempt.request_id, attempt.attempt_id)
+            }
             Self::Abandoned { attempt_id, .. } => attempt_id.to_string(),
             Self::Concluded(conclusion) => conclusion.request_id.to_string(),
         }

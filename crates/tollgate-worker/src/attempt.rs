@@ -11,13 +11,13 @@ use std::{
 use bytes::Bytes;
 use reqwest::Response;
 use tollgate_bus::{
-    Ledger,
+    Bus, Error as BusError, Jobs, Ledger,
     delivery::{Line, Piece},
 };
 use tollgate_dialect::{Answer, BadAnswer, Events, Framing};
 use tollgate_telemetry::Metrics;
 use tollgate_types::{
-    ErrorCode, Failure, Millis, Operation, Usage, UsageSource,
+    ErrorCode, Failure, JobEnd, JobId, Millis, Operation, Usage, UsageSource,
     ledger::{Attempt, AttemptOutcome, LedgerEvent, Settlement},
 };
 
@@ -30,8 +30,14 @@ const TRAILER_WAIT: Duration = Duration::from_millis(50);
 
 /// How long an owner may take to note that a claim was given back.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
+/// Between two tries to store a job's answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Without a line, a job is asked this often whether it still wants its answer.
+const WANTED_PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Attempts {
+    pub(crate) bus: Bus,
+    pub(crate) jobs: Jobs,
     pub(crate) upstream: Upstream,
     pub(crate) ledger: Ledger,
     pub(crate) ledger_timeout: Duration,
@@ -46,6 +52,16 @@ pub(crate) struct Order {
     pub(crate) framing: Framing,
     /// The client's own, for a provider of its dialect.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) owner: Owner,
+}
+
+/// Whom a call is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Whoever is at the other end of the line. When that goes, so does the call.
+    Line,
+    /// A job. The call goes on without the line, unless the job has ended, and its answer is stored from here.
+    Job(JobId),
 }
 
 /// How an attempt ended, for the stage.
@@ -63,12 +79,25 @@ struct Call {
     may_be_billed: bool,
     frames: u64,
     first_token: Option<Duration>,
+    /// Of a call for a job, the answer.
+    kept: Option<Bytes>,
 }
 
 impl Attempts {
     /// Calls the provider under a granted claim and delivers on `line`.
     pub(crate) async fn run(&self, order: Order, mut answer: Answer, line: Line) -> Ending {
         let begun = Instant::now();
+        // Before the attempt can be known, so that whoever asks after it never misses its worker.
+        let _presence = match order.owner {
+            Owner::Line => None,
+            Owner::Job(_) => match self.bus.answer_for(order.attempt.attempt_id).await {
+                Ok(presence) => Some(presence),
+                Err(error) => {
+                    tracing::warn!(%error, "an attempt of a job cannot be answered for and is not made");
+                    return Ending::Delivered;
+                }
+            },
+        };
         let started = LedgerEvent::Started(order.attempt.clone());
         let call = match tokio::time::timeout(self.ledger_timeout, self.ledger.publish(&started)).await {
             Ok(Ok(())) => self.call(&order, &line, &mut answer).await,
@@ -81,6 +110,9 @@ impl Attempts {
                 ))
             }
         };
+        if let (Owner::Job(job), Some(body)) = (order.owner, &call.kept) {
+            self.store(job, body.clone()).await;
+        }
         let settlement = self.settlement(&order, &call, &mut answer).await;
         let provider = order.attempt.target.provider.as_str();
         let Usage {
@@ -136,17 +168,51 @@ impl Attempts {
         elsewhere.map_or(Ending::Delivered, Ending::TryElsewhere)
     }
 
+    /// Ends the job with its answer, which has been paid for, however long the stream is away.
+    async fn store(&self, id: JobId, body: Bytes) {
+        let give_up = Instant::now() + SETTLE_PATIENCE;
+        while let Err(error) = self.store_once(id, &body).await {
+            tracing::warn!(%error, job.id = %id, "the answer of a job waits for the stream");
+            if Instant::now() > give_up {
+                return;
+            }
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+
+    async fn store_once(&self, id: JobId, body: &Bytes) -> Result<(), BusError> {
+        let Some(job) = self.jobs.find(id).await? else {
+            return Ok(());
+        };
+        let answer = self.jobs.check_in(id, "answer", body.clone()).await?;
+        let failed_calls = self.jobs.note_of(id).await.failed_calls;
+        self.jobs.finish(&JobEnd::now(&job, Ok(answer), failed_calls)).await?;
+        Ok(())
+    }
+
+    /// Waits until nobody wants the answer any more.
+    async fn unwanted(&self, line: &Line, owner: Owner) {
+        line.hung_up.cancelled().await;
+        let Owner::Job(id) = owner else { return };
+        // The owner has gone, or let the job go; only the job's own end ends the call.
+        while !matches!(self.jobs.end_of(id).await, Ok(Some(_))) {
+            tokio::time::sleep(WANTED_PAUSE).await;
+        }
+    }
+
     /// The call within its bounds: the owner's patience and the deadline.
     async fn call(&self, order: &Order, line: &Line, answer: &mut Answer) -> Call {
         let mut progress = Progress {
             begun: Instant::now(),
             frames: 0,
             first_token: None,
+            keeps: matches!(order.owner, Owner::Job(_)),
+            kept: None,
         };
         let exchange = self.exchange(order, line, answer, &mut progress);
         let ended = tokio::select! {
             biased;
-            () = line.hung_up.cancelled() => {
+            () = self.unwanted(line, order.owner) => {
                 Err(Refused { failure: Failure::new(ErrorCode::Cancelled, "the client went away"), may_be_billed: true })
             }
             ended = tokio::time::timeout(order.attempt.deadline.remaining(Millis::now()), exchange) => {
@@ -157,7 +223,10 @@ impl Attempts {
             }
         };
         let Progress {
-            frames, first_token, ..
+            frames,
+            first_token,
+            kept,
+            ..
         } = progress;
         match ended {
             Ok(()) => Call {
@@ -166,6 +235,7 @@ impl Attempts {
                 may_be_billed: true,
                 frames,
                 first_token,
+                kept,
             },
             Err(Refused { failure, may_be_billed }) => {
                 let outcome = match failure.code {
@@ -179,6 +249,7 @@ impl Attempts {
                     may_be_billed,
                     frames,
                     first_token,
+                    kept: None,
                 }
             }
         }
@@ -294,6 +365,7 @@ impl Call {
             may_be_billed: false,
             frames: 0,
             first_token: None,
+            kept: None,
         }
     }
 }
@@ -303,15 +375,21 @@ struct Progress {
     begun: Instant,
     frames: u64,
     first_token: Option<Duration>,
+    /// Whether the answer is wanted even when the line has gone.
+    keeps: bool,
+    kept: Option<Bytes>,
 }
 
 impl Progress {
     async fn deliver(&mut self, line: &Line, payload: Bytes) -> Result<(), Refused> {
+        if self.keeps {
+            self.kept = Some(payload.clone());
+        }
         let piece = Piece::Frame {
             seq: self.frames,
             payload,
         };
-        if line.pieces.send(piece).await.is_err() {
+        if line.pieces.send(piece).await.is_err() && !self.keeps {
             let failure = Failure::new(ErrorCode::Cancelled, "nobody awaits the answer");
             return Err(Refused {
                 failure,

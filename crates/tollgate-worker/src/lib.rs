@@ -58,6 +58,8 @@ impl Service {
             .find(|known| known.name == provider)
             .ok_or_else(|| Error::UnknownProvider(provider.to_owned()))?;
         let attempts = Attempts {
+            bus: bus.clone(),
+            jobs: bus.jobs().await?,
             upstream: Upstream::new(settings, &config.worker)?,
             ledger: bus.ledger(),
             ledger_timeout: config.worker.ledger_timeout,

@@ -13,12 +13,12 @@ use tollgate_config::schema::Provider;
 use tollgate_dialect::{Prepared, Refused};
 use tollgate_telemetry::{Metrics, label};
 use tollgate_types::{
-    AttemptId, Envelope, ErrorCode, Failure, Millis, Target,
+    AttemptId, Envelope, ErrorCode, Failure, JobId, Millis, Target,
     envelope::{Claim, Refusal},
     ledger::Attempt,
 };
 
-use crate::attempt::{Attempts, Ending, Order};
+use crate::attempt::{Attempts, Ending, Order, Owner};
 
 pub(crate) struct WorkerStage {
     settings: Provider,
@@ -108,6 +108,10 @@ impl WorkerStage {
                 return Outcome::Done;
             }
         };
+        // A worker that was stalled since the grant may be too late.
+        if line.hung_up.is_cancelled() {
+            return Outcome::Done;
+        }
         let call = match prepared {
             Prepared::Call(call) => call,
             Prepared::Answered(frame) => {
@@ -123,6 +127,7 @@ impl WorkerStage {
             path: call.path,
             body: call.body,
             framing: call.framing,
+            owner: owner(&envelope),
             headers: if envelope.dialect == self.settings.dialect {
                 envelope.headers.clone()
             } else {
@@ -184,6 +189,15 @@ impl Stage for WorkerStage {
         let outcome = Box::pin(self.attempt(envelope, target)).await;
         self.metrics.permits_used.add(-1, &provider);
         outcome
+    }
+}
+
+/// A screened answer is no answer before the guardrail has seen it, so that only the line can take it.
+fn owner(envelope: &Envelope) -> Owner {
+    if envelope.durable && envelope.screen.is_none() {
+        Owner::Job(JobId::of(envelope.request_id.as_uuid()))
+    } else {
+        Owner::Line
     }
 }
 

@@ -104,6 +104,7 @@ impl Ticket {
             screen: None,
             target: None,
             failures: Vec::new(),
+            durable: opening.lane != Lane::Interactive,
         };
         Self {
             words,
@@ -244,6 +245,10 @@ impl Ticket {
             // The line broke, or what came on it makes no sense.
             Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released) | None => {
                 self.line = None;
+                if self.lane != Lane::Interactive {
+                    // The worker may be alive and go on; whoever takes the job next asks it.
+                    return Step::fail(ErrorCode::Unavailable, "the job's worker was lost");
+                }
                 self.abandon(attempt_id);
                 self.desk.unclaim(self.envelope.request_id);
                 if self.frames == 0 {

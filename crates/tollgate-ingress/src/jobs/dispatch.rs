@@ -15,12 +15,17 @@ use opentelemetry::KeyValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tollgate_bus::{
-    Error as BusError, Jobs,
+    Bus, Error as BusError, Jobs,
     jobs::{Hints, JOB_LEASE, JobConsumer, JobDelivery},
+    presence::Found,
 };
 use tollgate_config::schema::JobSettings;
 use tollgate_telemetry::{Metrics, label};
-use tollgate_types::{ErrorCode, Failure, Job, JobEnd, JobId, JobNote, Millis, job::Priority};
+use tollgate_types::{
+    ErrorCode, Failure, Job, JobEnd, JobId, JobNote, Millis,
+    job::Priority,
+    ledger::{LedgerEvent, RequestState},
+};
 use tracing::Instrument;
 
 use super::retry::{self, Next};
@@ -33,6 +38,8 @@ use crate::{
 const TAKE: usize = 64;
 /// Without a hint the stream is looked at this often.
 const LOOK: Duration = Duration::from_millis(500);
+/// A job whose call is under way elsewhere is looked at this often.
+const ALIVE_PAUSE: Duration = Duration::from_secs(2);
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long jobs under way may go on when the process stops; then they are given back.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -42,6 +49,7 @@ const STILL_RUNNING: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(100);
 
 pub(crate) struct Dispatcher {
+    bus: Bus,
     jobs: Jobs,
     consumers: Vec<JobConsumer>,
     desk: Arc<Desk>,
@@ -64,6 +72,7 @@ enum Verdict {
 
 impl Dispatcher {
     pub(crate) async fn new(
+        bus: Bus,
         jobs: Jobs,
         desk: Arc<Desk>,
         reception: Arc<Reception>,
@@ -75,6 +84,7 @@ impl Dispatcher {
             consumers.push(jobs.consumer(priority).await?);
         }
         Ok(Self {
+            bus,
             jobs,
             consumers,
             desk,
@@ -171,9 +181,11 @@ impl Dispatcher {
             let Some(token) = hint.and_then(|id| self.lock().get(&id).cloned()) else {
                 continue;
             };
-            // A hint is no proof: a refused end looks the same.
+            // A hint is no proof: a refused end looks the same. An answer was stored by the job's worker, which goes on to
+            // settle and then says so itself.
             if let Some(id) = hint
-                && matches!(self.jobs.end_of(id).await, Ok(Some(_)))
+                && let Ok(Some(end)) = self.jobs.end_of(id).await
+                && end.state != RequestState::Answered
             {
                 token.cancel();
             }
@@ -234,7 +246,13 @@ impl Dispatcher {
     async fn attend(&self, job: &Job, tries: u32, cancelled: &CancellationToken) -> Verdict {
         match self.jobs.end_of(job.id).await {
             Ok(None) => {}
-            Ok(Some(_)) => return Verdict::Done,
+            Ok(Some(_)) => {
+                // Its worker may have been lost between storing the answer and settling.
+                if tries > 1 {
+                    self.earlier(job).await;
+                }
+                return Verdict::Done;
+            }
             Err(error) => {
                 tracing::warn!(%error, "it cannot be told whether a job has ended");
                 return Verdict::Again(TROUBLE_PAUSE);
@@ -254,6 +272,11 @@ impl Dispatcher {
             self.jobs.note(job.id, note).await;
             return Verdict::Again(earliest.remaining(now));
         }
+        if tries > 1
+            && let Some(verdict) = self.earlier(job).await
+        {
+            return verdict;
+        }
         let running = JobNote {
             running: true,
             next_try_at: None,
@@ -272,6 +295,33 @@ impl Dispatcher {
             Ok(body) => self.end(job, Ok(body), note.failed_calls).await,
             Err(failure) => self.failed(job, failure, &note, tries).await,
         }
+    }
+
+    /// What an earlier try, of a dispatcher that was lost, still forbids. Its worker may be alive, and is then left to it.
+    async fn earlier(&self, job: &Job) -> Option<Verdict> {
+        let ledger = self.bus.ledger();
+        let attempt = match ledger.last_attempt(job.request_id()).await {
+            Ok(Some((attempt, false))) => attempt,
+            Ok(_) => return None,
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be told whether a call of the job is under way");
+                return Some(Verdict::Again(TROUBLE_PAUSE));
+            }
+        };
+        match self.bus.ask_after(attempt.attempt_id).await {
+            Found::Alive => return Some(Verdict::Again(ALIVE_PAUSE)),
+            // Stalled or cut off, it may come back until its time is over.
+            Found::Silent if attempt.deadline > Millis::now() => return Some(Verdict::Again(ALIVE_PAUSE)),
+            Found::Gone | Found::Silent => {}
+        }
+        let abandoned = LedgerEvent::Abandoned {
+            attempt_id: attempt.attempt_id,
+            at: Millis::now(),
+        };
+        if let Err(error) = ledger.publish(&abandoned).await {
+            tracing::warn!(%error, "audit was not told of a lost attempt");
+        }
+        None
     }
 
     /// One try: the job as a request at this replica's desk.
@@ -343,7 +393,8 @@ impl Dispatcher {
             };
             match stored {
                 Ok((first, end)) => {
-                    if first {
+                    // The answer's worker has mostly been first, and leaves the count to who awaited it.
+                    if first || ended.is_ok() {
                         self.count(job, &end);
                     }
                     return Verdict::Done;
