@@ -4,6 +4,7 @@
 //! that nobody settles, and answers cost reports over gRPC. [`Store`] is the ledger itself; writing an event twice, or
 //! late, or before the one it follows, ends in the same rows.
 
+mod check;
 mod consume;
 mod error;
 mod grpc;
@@ -19,6 +20,7 @@ mod store;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
+pub use check::AttemptRow;
 pub use error::Error;
 pub use orphan::ASSUMED_OUTPUT_TOKENS;
 pub use price::{Price, cost};

@@ -29,6 +29,7 @@ use crate::{Error, payload, subject};
 pub const JOB_LEASE: Duration = Duration::from_secs(30);
 const JOBS_MAX_BYTES: i64 = 2 << 30;
 const NOTES_MAX_BYTES: i64 = 64 << 20;
+const NOTES_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const BUCKET_MAX_BYTES: i64 = 2 << 30;
 /// Jobs that wait for their time count as delivered; there may be many.
 const MOST_PENDING: i64 = 1_000_000;
@@ -59,20 +60,9 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
         name: subject::JOB_END_STREAM.to_owned(),
         description: Some("how jobs ended".to_owned()),
         subjects: vec![format!("{}.*", subject::JOB_END)],
-        ..kept.clone()
-    };
-    let notes = stream::Config {
-        name: subject::JOB_NOTE_STREAM.to_owned(),
-        description: Some("what jobs are doing".to_owned()),
-        subjects: vec![format!("{}.*", subject::JOB_NOTE)],
-        storage: StorageType::Memory,
-        discard: DiscardPolicy::Old,
-        max_messages_per_subject: 1,
-        max_bytes: NOTES_MAX_BYTES,
-        num_replicas: 1,
         ..kept
     };
-    for config in [jobs, ends, notes] {
+    for config in [jobs, ends, notes()] {
         let made = jetstream.create_or_update_stream(config).await;
         made.map_err(|error| set_up("a stream of jobs")(error.into()))?;
     }
@@ -115,6 +105,23 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
     Ok(())
 }
 
+/// The stream of notes. It is in memory, where a write costs nothing, so that it has to be made anew after a restart of the
+/// server.
+fn notes() -> stream::Config {
+    stream::Config {
+        name: subject::JOB_NOTE_STREAM.to_owned(),
+        description: Some("what jobs are doing".to_owned()),
+        subjects: vec![format!("{}.*", subject::JOB_NOTE)],
+        storage: StorageType::Memory,
+        discard: DiscardPolicy::Old,
+        max_age: NOTES_MAX_AGE,
+        max_messages_per_subject: 1,
+        max_bytes: NOTES_MAX_BYTES,
+        num_replicas: 1,
+        ..Default::default()
+    }
+}
+
 /// The lane, for who submits, dispatches and asks. Cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
@@ -142,7 +149,10 @@ impl Jobs {
             client,
             jobs: stream(subject::JOB_STREAM).await?,
             ends: stream(subject::JOB_END_STREAM).await?,
-            notes: stream(subject::JOB_NOTE_STREAM).await?,
+            notes: jetstream
+                .get_or_create_stream(notes())
+                .await
+                .map_err(|error| Error::Jobs(error.into()))?,
             store: store.map_err(|error| Error::PayloadStore(error.into()))?,
             jetstream: jetstream.clone(),
             inline_limit,
@@ -205,6 +215,11 @@ impl Jobs {
     /// What is known of a job that has not ended. Nothing is a fair answer.
     pub async fn note_of(&self, id: JobId) -> JobNote {
         let found = last(&self.notes, format!("{}.{id}", subject::JOB_NOTE)).await;
+        if found.is_err()
+            && let Err(error) = self.jetstream.get_or_create_stream(notes()).await
+        {
+            tracing::debug!(%error, "the stream of notes is away");
+        }
         let note = found.ok().flatten();
         let note = note.and_then(|bytes| decode::<v1::JobNoteRecord, JobNote>(&bytes).ok());
         note.unwrap_or_default()

@@ -73,7 +73,8 @@ impl Service {
             metrics.clone(),
         );
         let hop = Hop::Work(provider.to_owned());
-        let runner = Runner::subscribe(stage, hop, settings.concurrency + SLACK, bus, courier, metrics).await?;
+        let runner = Runner::subscribe(stage, hop, settings.concurrency + SLACK, bus, courier, metrics);
+        let runner = Box::pin(runner).await?;
         Ok(Self { runner, readiness })
     }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{chat, check, init, jobs, keys, report, role, simulate, up};
+use crate::{chaos, chat, check, init, jobs, keys, report, role, simulate, up};
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Command {
     /// Report from the ledger
     #[command(subcommand)]
     Report(ReportCommand),
+    /// Run everything under load, break it on purpose, and compare the books
+    Chaos(ChaosArgs),
     /// Validate a configuration file
     Check { file: PathBuf },
     /// Make API keys
@@ -99,6 +101,27 @@ fn parse_scale(text: &str) -> Result<(String, usize), String> {
         Ok(count @ 1..=32) => Ok((role.to_owned(), count)),
         _ => Err("N must be a number from 1 to 32".to_owned()),
     }
+}
+
+#[derive(Args)]
+pub(crate) struct ChaosArgs {
+    /// How long things are broken
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) minutes: f64,
+    /// Repeats a run; drawn unless given
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Clients that ask and wait, one request after the other
+    #[arg(long, default_value_t = 16)]
+    pub(crate) clients: usize,
+    #[arg(long, default_value_t = 20.0)]
+    pub(crate) jobs_per_second: f64,
+    /// Share of calls that the provider answers with an error; half as many break off
+    #[arg(long, default_value_t = 0.02)]
+    pub(crate) provider_errors: f64,
+    /// Where logs, NATS and Postgres keep their files; a temporary folder unless given
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -283,6 +306,7 @@ impl Cli {
             Command::Chat(args) => chat::run(args).await?,
             Command::Jobs(command) => return jobs::run(command).await,
             Command::Report(command) => report::run(command).await?,
+            Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command)?,
         }

@@ -1,5 +1,6 @@
 //! The only binary: Tollgate's roles, `up`, and the operator's commands. It parses arguments and hands over.
 
+mod chaos;
 mod chat;
 mod check;
 mod cli;

@@ -1,0 +1,245 @@
+//! What is broken: several processes of each role, NATS, Postgres, and a provider behind a wire that can be cut.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
+use tollgate_audit::Store;
+use tollgate_devstack::{
+    Nats, NatsOptions, Paths, Policy, Postgres, PostgresOptions, Role, RoleLog, RoleState, Supervisor, TempPaths,
+    free_port,
+};
+use tollgate_simulator::{Script, Simulator};
+
+use super::{load::Load, proxy::Wire};
+use crate::{cli::ChaosArgs, init, keys::hex};
+
+/// Processes of each role.
+const INGRESSES: usize = 3;
+const OTHERS: usize = 2;
+const READY: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+/// A role that is killed all the time is started again all the time.
+const POLICY: Policy = Policy {
+    first_wait: Duration::from_millis(100),
+    longest_wait: Duration::from_secs(1),
+    healthy_after: Duration::from_secs(2),
+    probe_every: Duration::from_millis(20),
+};
+
+pub(super) struct Stack {
+    pub(super) nats: Nats,
+    pub(super) postgres: Postgres,
+    pub(super) roles: Supervisor,
+    pub(super) names: Vec<String>,
+    pub(super) wire: Wire,
+    pub(super) simulator: Simulator,
+    /// The HTTP door of each ingress.
+    pub(super) doors: Vec<String>,
+    pub(super) key: String,
+    paths: Paths,
+    _temporary: Option<TempPaths>,
+    _simulating: DropGuard,
+    _wire: AbortOnDropHandle<()>,
+}
+
+impl Stack {
+    pub(super) async fn start(args: &ChaosArgs) -> anyhow::Result<Self> {
+        let temporary = args.data.is_none().then(Paths::temporary).transpose()?;
+        let folder = match (&args.data, &temporary) {
+            (Some(data), _) => Paths::new(data.clone()),
+            (None, Some(temporary)) => (**temporary).clone(),
+            (None, None) => bail!("there is no folder"),
+        };
+        fs::create_dir_all(&folder.data)?;
+        let (nats, postgres) = tokio::try_join!(
+            Nats::start(NatsOptions::new(folder.clone())),
+            Postgres::start(PostgresOptions::new(folder.clone()))
+        )?;
+        let script = Script {
+            delay_ms: 20,
+            chunk_delay_ms: 2,
+            error_rate: args.provider_errors,
+            cut_rate: args.provider_errors / 2.0,
+            ..Script::default()
+        };
+        let (simulator, stop) = (Simulator::new(script), CancellationToken::new());
+        let provider = TcpListener::bind("127.0.0.1:0").await?;
+        let target = provider.local_addr()?.to_string();
+        tokio::spawn(tollgate_simulator::run(provider, simulator.clone(), stop.clone()));
+        let near = TcpListener::bind("127.0.0.1:0").await?;
+        let address = near.local_addr()?;
+        let wire = Wire::default();
+        let passing = tokio::spawn(wire.clone().run(near, target));
+        let key = "tg_chaos".to_owned();
+        let file = folder.data.join("tollgate.yaml");
+        fs::write(&file, configuration(&key, &format!("http://{address}")))?;
+        let config = tollgate_config::load(&file)?;
+        let mut with_nats = config.clone();
+        with_nats.bus.url = nats.url().to_owned();
+        init::initialise(&with_nats, postgres.url()).await?;
+        let launch = Launch {
+            file,
+            nats: nats.url().to_owned(),
+            database: postgres.url().to_owned(),
+            folder: folder.data.clone(),
+        };
+        let (processes, doors) = launch.all()?;
+        let names: Vec<String> = processes.iter().map(|role| role.name.clone()).collect();
+        let (roles, _) = Supervisor::start(processes, POLICY);
+        if !roles.all_ready(READY).await {
+            bail!("not every role became ready; see the logs in {}", folder.data.display());
+        }
+        Ok(Self {
+            nats,
+            postgres,
+            roles,
+            names,
+            wire,
+            simulator,
+            doors,
+            key,
+            paths: folder,
+            _temporary: temporary,
+            _simulating: stop.drop_guard(),
+            _wire: AbortOnDropHandle::new(passing),
+        })
+    }
+
+    pub(super) fn logs(&self) -> PathBuf {
+        self.paths.data.clone()
+    }
+
+    pub(super) fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::connect(self.postgres.url(), 2)?)
+    }
+
+    /// The end of all trouble: everything runs.
+    pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
+        self.wire.refuse(false);
+        if self.roles.all_ready(READY).await {
+            return Ok(());
+        }
+        let states = self.roles.states().borrow().clone();
+        let away = states
+            .iter()
+            .filter(|(_, state)| !matches!(state, RoleState::Ready { .. }));
+        let away: Vec<_> = away.map(|(name, _)| name.as_str()).collect();
+        bail!(
+            "not ready after {READY:?}: {}; see the logs in {}",
+            away.join(", "),
+            self.logs().display()
+        )
+    }
+
+    /// Waits until every job that was accepted has ended and no attempt is open.
+    pub(super) async fn settle(&self, load: &Load, patience: Duration) -> anyhow::Result<()> {
+        let store = self.store()?;
+        let begun = Instant::now();
+        loop {
+            let open = store
+                .all_attempts()
+                .await?
+                .iter()
+                .filter(|attempt| attempt.state == "open")
+                .count();
+            let jobs = store.all_jobs().await?;
+            let waiting = jobs.iter().filter(|(_, state)| state == "waiting").count();
+            let unheard = load.accepted_jobs().len().saturating_sub(jobs.len());
+            if open + waiting + unheard == 0 {
+                return Ok(());
+            }
+            if begun.elapsed() > patience {
+                eprintln!(
+                    "  after {patience:?}: {open} attempts open, {waiting} jobs waiting, {unheard} jobs not in the database"
+                );
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        self.roles.stop(STOP).await;
+        let _ = tokio::join!(self.nats.stop(), self.postgres.stop());
+    }
+}
+
+/// How the processes are started.
+struct Launch {
+    file: PathBuf,
+    nats: String,
+    database: String,
+    folder: PathBuf,
+}
+
+impl Launch {
+    fn all(&self) -> anyhow::Result<(Vec<Role>, Vec<String>)> {
+        let (mut roles, mut doors) = (Vec::new(), Vec::new());
+        let listen = || -> anyhow::Result<String> { Ok(format!("127.0.0.1:{}", free_port()?)) };
+        for number in 1..=INGRESSES {
+            let (http, grpc, delivery) = (listen()?, listen()?, listen()?);
+            doors.push(format!("http://{http}"));
+            let env = [
+                ("TOLLGATE_HTTP_LISTEN", http),
+                ("TOLLGATE_GRPC_LISTEN", grpc),
+                ("TOLLGATE_DELIVERY_LISTEN", delivery),
+            ];
+            roles.push(self.role(&format!("ingress-{number}"), &["ingress"], &env)?);
+        }
+        for number in 1..=OTHERS {
+            let screen = [("TOLLGATE_SCREEN_LISTEN", listen()?)];
+            roles.push(self.role(&format!("guardrail-{number}"), &["guardrail"], &screen)?);
+            roles.push(self.role(&format!("router-{number}"), &["router"], &[])?);
+            let secret = [("CHAOS_KEY", "sk-chaos".to_owned())];
+            let worker = ["worker", "--provider", "simulator"];
+            roles.push(self.role(&format!("worker-{number}"), &worker, &secret)?);
+            let audit = [
+                ("DATABASE_URL", self.database.clone()),
+                ("TOLLGATE_AUDIT_LISTEN", listen()?),
+            ];
+            roles.push(self.role(&format!("audit-{number}"), &["audit"], &audit)?);
+        }
+        Ok((roles, doors))
+    }
+
+    fn role(&self, name: &str, args: &[&str], env: &[(&str, String)]) -> anyhow::Result<Role> {
+        let admin = format!("127.0.0.1:{}", free_port()?);
+        let mut all = vec![
+            ("TOLLGATE_CONFIG".to_owned(), self.file.display().to_string()),
+            ("NATS_URL".to_owned(), self.nats.clone()),
+            ("TOLLGATE_ADMIN_LISTEN".to_owned(), admin.clone()),
+        ];
+        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Ok(Role {
+            name: name.to_owned(),
+            command: std::env::current_exe().context("cannot find our own binary")?,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: all,
+            log: RoleLog::File(self.folder.join(format!("{name}.log"))),
+            ready_url: Some(format!("http://{admin}/readyz")),
+        })
+    }
+}
+
+fn configuration(key: &str, provider: &str) -> String {
+    let hash = hex(&tollgate_config::hash_key(key));
+    format!(
+        "keys:
+  - {{name: chaos, hash: 'sha256:{hash}', permissions: [complete, report]}}
+providers:
+  - {{name: simulator, base_url: '{provider}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
+models:
+  - {{name: chaos, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
+ingress:
+  request_timeout: 20s
+  jobs: {{min_backoff: 200ms, max_backoff: 2s, max_failed_calls: 1000, deadline: 1h}}
+audit: {{orphan_grace: 2s, orphan_interval: 500ms}}
+telemetry: {{log: 'warn,tollgate=info'}}
+"
+    )
+}
