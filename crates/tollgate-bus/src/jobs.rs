@@ -34,8 +34,6 @@ const BUCKET_MAX_BYTES: i64 = 2 << 30;
 /// Jobs that wait for their time count as delivered; there may be many.
 const MOST_PENDING: i64 = 1_000_000;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// The subject in which a compare-and-set looks for an older message, where that is not the message's own.
-const EXPECTED_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /// Creates or updates what the lane needs. `retention` is how long jobs and answers are kept.
 pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retention: Duration) -> Result<(), Error> {
@@ -166,7 +164,7 @@ impl Jobs {
         let any = format!("{}.*.{}", subject::JOBS, job.id);
         let message = PublishMessage::build()
             .message_id(format!("job:{}", job.id))
-            .header(EXPECTED_SUBJECT, any.as_str());
+            .header(subject::EXPECTED_IN, any.as_str());
         let bytes = v1::JobRecord::from(job.clone()).encode_to_vec();
         let new = self.store_first(subject, message, bytes).await?;
         if new {

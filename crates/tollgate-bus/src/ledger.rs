@@ -34,27 +34,44 @@ impl Ledger {
         Self { jetstream }
     }
 
-    /// Writes an event and waits until the stream has stored it.
-    ///
-    /// `started` is a compare-and-set: the stream takes the first for an attempt id and refuses any other with
-    /// [`Error::AlreadyStarted`], however much later it comes. A repeat of the same message within the duplicate window is
+    /// Writes an event and waits until the stream has stored it. A repeat of the same message within the duplicate window is
     /// a success, which makes a retry after a lost acknowledgement safe.
     pub async fn publish(&self, event: &LedgerEvent) -> Result<(), Error> {
+        self.store(event, PublishMessage::build()).await.map(drop)
+    }
+
+    /// Writes that a call is about to be made, and says at which place in the stream.
+    ///
+    /// It is a compare-and-set: the stream takes the first for an attempt id and refuses any other with
+    /// [`Error::AlreadyStarted`], however much later it comes. With a `fence` it is one for the request: refused if another
+    /// attempt of the request has started since that place, 0 for none.
+    pub async fn start(&self, attempt: &Attempt, fence: Option<u64>) -> Result<u64, Error> {
+        let message = match fence {
+            None => PublishMessage::build().expected_last_subject_sequence(0),
+            Some(last) => PublishMessage::build()
+                .expected_last_subject_sequence(last)
+                .header(subject::EXPECTED_IN, starts_of(attempt.request_id).as_str()),
+        };
+        self.store(&LedgerEvent::Started(attempt.clone()), message).await
+    }
+
+    async fn store(&self, event: &LedgerEvent, message: PublishMessage) -> Result<u64, Error> {
         let about = event.about();
         let subject = format!("{}.{}.{about}", subject::LEDGER, event.kind());
         let failed = |source: async_nats::Error| Error::Publish {
             subject: subject.clone(),
             source,
         };
-        let mut headers = HeaderMap::new();
-        tollgate_telemetry::carry_nats(&mut headers);
         let payload = serde_json::to_vec(event).map_err(|error| failed(error.into()))?;
-        let mut message = PublishMessage::build()
-            .headers(headers)
+        let mut traced = HeaderMap::new();
+        tollgate_telemetry::carry_nats(&mut traced);
+        let mut message = message
             .message_id(format!("{}:{about}", event.kind()))
             .payload(payload.into());
-        if matches!(event, LedgerEvent::Started(_)) {
-            message = message.expected_last_subject_sequence(0);
+        for (name, values) in traced.iter() {
+            for value in values {
+                message = message.header(name.clone(), value.clone());
+            }
         }
         let stored = self
             .jetstream
@@ -63,29 +80,33 @@ impl Ledger {
             .map_err(|error| failed(error.into()))?
             .await;
         match stored {
-            Ok(_) => Ok(()),
+            Ok(stored) => Ok(stored.sequence),
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(Error::AlreadyStarted),
             Err(error) => Err(failed(error.into())),
         }
     }
 
-    /// The attempt of a request that was started last, and whether it has settled.
-    pub async fn last_attempt(&self, request_id: RequestId) -> Result<Option<(Attempt, bool)>, Error> {
+    /// The call of a request that was started last.
+    pub async fn last_start(&self, request_id: RequestId) -> Result<Option<LastStart>, Error> {
         let stream = self.jetstream.get_stream_no_info(subject::LEDGER_STREAM).await;
         let stream = stream.map_err(|error| Error::Ledger(error.into()))?;
         let last = async |subject: String| match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(message.payload)),
+            Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(Error::Ledger(error.into())),
         };
-        let started = last(format!("{}.started.{request_id}.*", subject::LEDGER)).await?;
-        let started = started.and_then(|bytes| serde_json::from_slice::<LedgerEvent>(&bytes).ok());
-        let Some(LedgerEvent::Started(attempt)) = started else {
+        let Some(message) = last(starts_of(request_id)).await? else {
+            return Ok(None);
+        };
+        let Ok(LedgerEvent::Started(attempt)) = serde_json::from_slice::<LedgerEvent>(&message.payload) else {
             return Ok(None);
         };
         let settled = format!("{}.settled.{request_id}.{}", subject::LEDGER, attempt.attempt_id);
-        let settled = last(settled).await?.is_some();
-        Ok(Some((attempt, settled)))
+        Ok(Some(LastStart {
+            sequence: message.sequence,
+            settled: last(settled).await?.is_some(),
+            attempt,
+        }))
     }
 
     /// As [`Ledger::publish`], repeated until the stream has stored it or `give_up` has passed.
@@ -103,6 +124,19 @@ impl Ledger {
             }
         }
     }
+}
+
+/// The subjects of all `started` of a request.
+fn starts_of(request_id: RequestId) -> String {
+    format!("{}.started.{request_id}.*", subject::LEDGER)
+}
+
+/// A call that was started.
+pub struct LastStart {
+    pub attempt: Attempt,
+    /// Its place in the stream.
+    pub sequence: u64,
+    pub settled: bool,
 }
 
 fn error_chain(error: &dyn std::error::Error) -> String {

@@ -35,6 +35,8 @@ pub const JOB_HINT: &str = "tollgate.v1.jobhint";
 pub const JOB_BUCKET: &str = "tollgate-jobs";
 /// Asked whether an attempt of a job is under way: this and the attempt's id.
 pub const PRESENCE: &str = "tollgate.v1.attempt";
+/// Header: the subject in which a compare-and-set looks for an older message, where that is not the message's own.
+pub(crate) const EXPECTED_IN: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// Questions to audit about which jobs there are.
 pub const JOB_LIST: &str = "tollgate.v1.joblist";
 

@@ -30,7 +30,7 @@ impl From<Envelope> for v1::Envelope {
             target: envelope.target.map(Into::into),
             failures: envelope.failures.into_iter().map(Into::into).collect(),
             headers: envelope.headers.into_iter().collect(),
-            durable: envelope.durable,
+            fence: envelope.fence,
         }
     }
 }
@@ -74,7 +74,7 @@ impl TryFrom<v1::Envelope> for Envelope {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
-            durable: wire.durable,
+            fence: wire.fence,
         })
     }
 }

@@ -147,7 +147,7 @@ mod tests {
                     ..Failure::new(*code, *name)
                 })
                 .collect(),
-            durable: false,
+            fence: None,
         }
     }
 

@@ -205,8 +205,9 @@ pub struct Envelope {
     pub target: Option<Target>,
     /// What failed so far, oldest first.
     pub failures: Vec<Failure>,
-    /// Whether a job asks: its worker goes on when the owner is lost, and stores the answer itself.
-    pub durable: bool,
+    /// Of a job: the place in the ledger stream of its last call's `started`, 0 before the first. The next call is made only
+    /// if no other has started since. Its worker goes on when the owner is lost, and stores the answer itself.
+    pub fence: Option<u64>,
 }
 
 /// A worker's request to be the one that calls the provider.

@@ -53,6 +53,8 @@ pub(crate) struct Order {
     /// The client's own, for a provider of its dialect.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) owner: Owner,
+    /// The envelope's.
+    pub(crate) fence: Option<u64>,
 }
 
 /// Whom a call is made for.
@@ -68,8 +70,8 @@ pub(crate) enum Owner {
 pub(crate) enum Ending {
     /// The owner has the answer, or a failure after its first piece, or has gone.
     Delivered,
-    /// Nothing was delivered; the router may know another target.
-    TryElsewhere(Failure),
+    /// Nothing was delivered; the router may know another target. With the fence for the next call of a job.
+    TryElsewhere(Failure, Option<u64>),
 }
 
 /// How a call went.
@@ -98,9 +100,17 @@ impl Attempts {
                 }
             },
         };
-        let started = LedgerEvent::Started(order.attempt.clone());
-        let call = match tokio::time::timeout(self.ledger_timeout, self.ledger.publish(&started)).await {
-            Ok(Ok(())) => self.call(&order, &line, &mut answer).await,
+        let mut fence = order.fence;
+        let start = self.ledger.start(&order.attempt, order.fence);
+        let call = match tokio::time::timeout(self.ledger_timeout, start).await {
+            Ok(Ok(sequence)) => {
+                fence = fence.map(|_| sequence);
+                self.call(&order, &line, &mut answer).await
+            }
+            Ok(Err(BusError::AlreadyStarted)) => {
+                tracing::info!("another worker has started on the request since; no call is made");
+                return Ending::Delivered;
+            }
             not_stored => {
                 let error = not_stored.ok().and_then(Result::err);
                 tracing::error!(?error, "the ledger did not take an attempt; the provider is not called");
@@ -136,11 +146,12 @@ impl Attempts {
             output_tokens,
             "attempt settled"
         );
-        self.conclude(order.attempt, settlement, call, line).await
+        let elsewhere = self.conclude(order.attempt, settlement, call, line).await;
+        elsewhere.map_or(Ending::Delivered, |failure| Ending::TryElsewhere(failure, fence))
     }
 
-    /// Settles, then tells the owner. A ledger that hangs does not keep the owner waiting for long.
-    async fn conclude(&self, attempt: Attempt, settlement: Settlement, call: Call, line: Line) -> Ending {
+    /// Settles, then tells the owner; the failure that another target may mend. A ledger that hangs does not keep the owner waiting for long.
+    async fn conclude(&self, attempt: Attempt, settlement: Settlement, call: Call, line: Line) -> Option<Failure> {
         let usage = (settlement.usage_source != UsageSource::None).then_some(settlement.usage);
         let settled = LedgerEvent::Settled { attempt, settlement };
         let settle = self.ledger.publish_until(&settled, SETTLE_PATIENCE);
@@ -165,7 +176,7 @@ impl Attempts {
         if let Err(error) = stored {
             tracing::error!(%error, "a settlement was not stored; the attempt becomes an orphan");
         }
-        elsewhere.map_or(Ending::Delivered, Ending::TryElsewhere)
+        elsewhere
     }
 
     /// Ends the job with its answer, which has been paid for, however long the stream is away.

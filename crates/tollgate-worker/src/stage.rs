@@ -128,6 +128,7 @@ impl WorkerStage {
             body: call.body,
             framing: call.framing,
             owner: owner(&envelope),
+            fence: envelope.fence,
             headers: if envelope.dialect == self.settings.dialect {
                 envelope.headers.clone()
             } else {
@@ -136,8 +137,8 @@ impl WorkerStage {
         };
         match self.attempts.run(order, call.answer, line).await {
             Ending::Delivered => Outcome::Done,
-            Ending::TryElsewhere(failure) => back_to_router(
-                envelope,
+            Ending::TryElsewhere(failure, fence) => back_to_router(
+                Envelope { fence, ..envelope },
                 Failure {
                     target: Some(target),
                     ..failure
@@ -194,7 +195,7 @@ impl Stage for WorkerStage {
 
 /// A screened answer is no answer before the guardrail has seen it, so that only the line can take it.
 fn owner(envelope: &Envelope) -> Owner {
-    if envelope.durable && envelope.screen.is_none() {
+    if envelope.fence.is_some() && envelope.screen.is_none() {
         Owner::Job(JobId::of(envelope.request_id.as_uuid()))
     } else {
         Owner::Line

@@ -44,8 +44,8 @@ pub(crate) struct Opening {
 pub(crate) enum Lane {
     /// The replica that holds the client's connection, which says how it ended.
     Interactive,
-    /// The stream of jobs. What ends here is one try, which may take until the job's deadline.
-    Durable { until: Millis },
+    /// The stream of jobs. What ends here is one try, which may take until the job's deadline; `fence` is the envelope's.
+    Durable { until: Millis, fence: u64 },
 }
 
 /// What a door gets.
@@ -89,7 +89,7 @@ impl Ticket {
         let stored = matches!(payload, Payload::Stored { .. });
         let time = match opening.lane {
             Lane::Interactive => desk.request_timeout,
-            Lane::Durable { until } => desk.request_timeout.min(until.remaining(now)),
+            Lane::Durable { until, .. } => desk.request_timeout.min(until.remaining(now)),
         };
         let envelope = Envelope {
             request_id: opening.request_id,
@@ -104,7 +104,10 @@ impl Ticket {
             screen: None,
             target: None,
             failures: Vec::new(),
-            durable: opening.lane != Lane::Interactive,
+            fence: match opening.lane {
+                Lane::Interactive => None,
+                Lane::Durable { fence, .. } => Some(fence),
+            },
         };
         Self {
             words,

@@ -248,9 +248,7 @@ impl Dispatcher {
             Ok(None) => {}
             Ok(Some(_)) => {
                 // Its worker may have been lost between storing the answer and settling.
-                if tries > 1 {
-                    self.earlier(job).await;
-                }
+                let _ = self.fence(job).await;
                 return Verdict::Done;
             }
             Err(error) => {
@@ -272,11 +270,10 @@ impl Dispatcher {
             self.jobs.note(job.id, note).await;
             return Verdict::Again(earliest.remaining(now));
         }
-        if tries > 1
-            && let Some(verdict) = self.earlier(job).await
-        {
-            return verdict;
-        }
+        let fence = match self.fence(job).await {
+            Ok(fence) => fence,
+            Err(verdict) => return verdict,
+        };
         let running = JobNote {
             running: true,
             next_try_at: None,
@@ -284,7 +281,7 @@ impl Dispatcher {
         };
         self.jobs.note(job.id, running).await;
         let tried = tokio::select! {
-            tried = self.attempt(job) => tried,
+            tried = self.attempt(job, fence) => tried,
             () = cancelled.cancelled() => return Verdict::Done,
             () = self.give_back.cancelled() => {
                 self.jobs.note(job.id, note).await;
@@ -297,21 +294,24 @@ impl Dispatcher {
         }
     }
 
-    /// What an earlier try, of a dispatcher that was lost, still forbids. Its worker may be alive, and is then left to it.
-    async fn earlier(&self, job: &Job) -> Option<Verdict> {
+    /// The place of the job's last call in the ledger stream; the next is made only if none has started since. While the
+    /// worker of that call may be alive, the job is left to it.
+    async fn fence(&self, job: &Job) -> Result<u64, Verdict> {
         let ledger = self.bus.ledger();
-        let attempt = match ledger.last_attempt(job.request_id()).await {
-            Ok(Some((attempt, false))) => attempt,
-            Ok(_) => return None,
+        let last = match ledger.last_start(job.request_id()).await {
+            Ok(None) => return Ok(0),
+            Ok(Some(last)) if last.settled => return Ok(last.sequence),
+            Ok(Some(last)) => last,
             Err(error) => {
                 tracing::warn!(%error, "it cannot be told whether a call of the job is under way");
-                return Some(Verdict::Again(TROUBLE_PAUSE));
+                return Err(Verdict::Again(TROUBLE_PAUSE));
             }
         };
+        let attempt = last.attempt;
         match self.bus.ask_after(attempt.attempt_id).await {
-            Found::Alive => return Some(Verdict::Again(ALIVE_PAUSE)),
+            Found::Alive => return Err(Verdict::Again(ALIVE_PAUSE)),
             // Stalled or cut off, it may come back until its time is over.
-            Found::Silent if attempt.deadline > Millis::now() => return Some(Verdict::Again(ALIVE_PAUSE)),
+            Found::Silent if attempt.deadline > Millis::now() => return Err(Verdict::Again(ALIVE_PAUSE)),
             Found::Gone | Found::Silent => {}
         }
         let abandoned = LedgerEvent::Abandoned {
@@ -321,11 +321,11 @@ impl Dispatcher {
         if let Err(error) = ledger.publish(&abandoned).await {
             tracing::warn!(%error, "audit was not told of a lost attempt");
         }
-        None
+        Ok(last.sequence)
     }
 
     /// One try: the job as a request at this replica's desk.
-    async fn attempt(&self, job: &Job) -> Result<Bytes, Failure> {
+    async fn attempt(&self, job: &Job, fence: u64) -> Result<Bytes, Failure> {
         self.reception.admit(job.caller.key_id)?;
         let size = usize::try_from(job.payload.size()).unwrap_or(usize::MAX);
         let buffered = self.reception.reserve(size)?;
@@ -344,7 +344,10 @@ impl Dispatcher {
             headers: job.headers.clone(),
             body,
             buffered,
-            lane: Lane::Durable { until: job.deadline },
+            lane: Lane::Durable {
+                until: job.deadline,
+                fence,
+            },
         };
         self.desk.open(opening).await?.whole().await
     }
