@@ -51,7 +51,7 @@ impl Faults {
     /// Makes faults until `end`, a few each second.
     pub(super) async fn make(&mut self, end: Instant) -> anyhow::Result<()> {
         while Instant::now() < end {
-            let pause = Duration::from_millis(self.rng.random_range(500..3000));
+            let pause = Duration::from_millis(self.rng.random_range(400..2200));
             tokio::time::sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
             let fault = match self.rng.random_range(0..100) {
                 0..60 => Fault::KillRole,
