@@ -220,3 +220,53 @@ async fn a_full_worker_says_so_and_calls_nobody() {
     assert_eq!(stack.simulator.stats().calls, 2);
     stack.stop().await;
 }
+
+/// A target that fails is left alone for a while: the requests go where they are answered, without a detour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_target_is_ejected_and_tried_again_later() {
+    let options = Options {
+        settings: vec![("router", "health: {ejection: 2s, recovery: 1s}")],
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await;
+    for _ in 0..40 {
+        assert_eq!(stack.ask("half-dead", "hello").await.0, 200);
+    }
+    stack.settled(40, Duration::from_secs(10)).await;
+    let dead = "SELECT count(*) FROM attempts WHERE provider = 'dead'";
+    // Five failures are enough; the share of a target that recovers is small.
+    let before = stack.count(dead).await;
+    assert!((5..=8).contains(&before), "{before} calls to a dead provider");
+    // It is tried again once its time is over, and found to be dead still.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for _ in 0..20 {
+        assert_eq!(stack.ask("half-dead", "hello").await.0, 200);
+    }
+    stack.settled(60, Duration::from_secs(10)).await;
+    let after = stack.count(dead).await - before;
+    assert!((1..=8).contains(&after), "{after} more");
+    // With nobody else to ask, an ejected target is better than none.
+    let (status, body) = stack.ask("dead", "hello").await;
+    assert_eq!(
+        (status, body["error"]["code"].as_str()),
+        (502, Some("provider_unreachable"))
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_tried_again_when_the_configuration_says_so() {
+    let options = Options {
+        settings: vec![("router", "retries: 2")],
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await;
+    let (status, _) = stack.ask("sim-mini", "#sim:status=503").await;
+    assert_eq!(status, 503);
+    assert_eq!(stack.simulator.stats().calls, 3);
+    // Not for what would fail again, nor for a provider that wants more time than a client has.
+    stack.ask("sim-mini", "#sim:status=400").await;
+    stack.ask("sim-mini", "#sim:status=429 #sim:retry_after_s=30").await;
+    assert_eq!(stack.simulator.stats().calls, 5);
+    stack.stop().await;
+}

@@ -15,6 +15,8 @@ use async_nats::{
         stream::{self, DiscardPolicy, RetentionPolicy},
     },
 };
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use prost::Message as _;
 use tollgate_config::schema;
 use tollgate_proto::v1;
@@ -244,6 +246,23 @@ impl Bus {
     /// Reads the durable lane's records, as audit.
     pub async fn job_records(&self) -> Result<jobs::JobRecords, Error> {
         Box::pin(jobs::JobRecords::open(&self.jetstream)).await
+    }
+
+    /// Tells whoever listens on a subject. What is lost is lost.
+    pub async fn tell(&self, subject: &'static str, payload: Bytes) {
+        if let Err(error) = self.client.publish(subject, payload).await {
+            tracing::debug!(%error, subject, "nobody was told");
+        }
+    }
+
+    /// Hears what is told on a subject.
+    pub async fn hear(&self, subject: &'static str) -> Result<impl Stream<Item = Bytes> + Send + use<>, Error> {
+        let subscribed = self.client.subscribe(subject).await;
+        let messages = subscribed.map_err(|source| Error::Subscribe {
+            subject: subject.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(messages.map(|message| message.payload))
     }
 
     /// Answers for an attempt of a job, as its worker, until the guard goes.

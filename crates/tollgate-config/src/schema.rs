@@ -122,6 +122,10 @@ pub enum Permission {
 pub struct Model {
     pub name: String,
     pub targets: Vec<ModelTarget>,
+    /// Tried instead, when a prompt is too long for one of `targets`.
+    pub context_length_targets: Vec<ModelTarget>,
+    /// Tried instead, when a provider's own rules refuse a prompt.
+    pub content_policy_targets: Vec<ModelTarget>,
 }
 
 /// An entry of a model's `targets`.
@@ -245,6 +249,27 @@ pub struct Router {
     pub concurrency: usize,
     /// Calls to providers that one request may cause.
     pub max_attempts: usize,
+    /// How often a target is tried again for the same request, after all others.
+    pub retries: usize,
+    /// Such retries, as a share of a model's requests.
+    pub retry_share: f64,
+    pub health: HealthSettings,
+}
+
+/// `router.health`: when a target that fails gets no requests for a while.
+#[derive(Debug, Clone)]
+pub struct HealthSettings {
+    /// How far back failures count.
+    pub window: Duration,
+    /// Fewer failures in a window than this are no reason.
+    pub min_failures: u32,
+    /// Nor is a smaller share of its requests.
+    pub failure_share: f64,
+    /// How long, the first time; twice as long each time in a row.
+    pub ejection: Duration,
+    pub max_ejection: Duration,
+    /// Over this time the target gets a growing share of its requests again.
+    pub recovery: Duration,
 }
 
 /// `worker`: what all providers' workers share.

@@ -81,6 +81,14 @@ fn number_and_unit(text: &str) -> (&str, &str) {
     (digits, unit.trim_start_matches(' '))
 }
 
+/// A part of a whole.
+pub(crate) fn share(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse::<f64>().ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or("expected a number from 0 to 1")
+}
+
 /// An address to listen on.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()

@@ -1,80 +1,170 @@
 //! The decision, as a plain function of the configuration, the envelope and the time.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use tollgate_config::Config;
+use tollgate_config::{Config, schema::ModelTarget};
 use tollgate_types::{Envelope, ErrorCode, Failure, Millis, Target};
+
+use crate::{budget::Budget, health::Health};
 
 /// How long a client should wait when all workers are busy: about as long as a short answer takes.
 const BUSY_WAIT_MS: u64 = 1000;
 
+/// A provider that wants a longer wait than this is not tried again while a client waits.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// Before a target is tried once more; doubled each time, and half of it drawn by lot.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
 /// Public model names and their targets.
 pub struct Routes {
-    targets: HashMap<String, Vec<Target>>,
+    models: HashMap<String, Chains>,
     max_attempts: usize,
+    retries: usize,
+}
+
+/// The targets of a model, best first.
+struct Chains {
+    usual: Vec<Target>,
+    /// Instead, when a prompt is too long for the usual ones.
+    context_length: Vec<Target>,
+    /// Instead, when a provider's own rules refuse a prompt.
+    content_policy: Vec<Target>,
 }
 
 /// Where a request goes next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Decision {
-    Try(Target),
+    /// To this target, after the wait.
+    Try(Target, Duration),
     GiveUp(Failure),
+}
+
+/// What a decision rests on beside the request.
+pub struct Present<'a> {
+    pub health: &'a Health,
+    pub budget: &'a Budget,
+    pub now: Millis,
+    /// From 0 to 1.
+    pub lot: f64,
 }
 
 impl Routes {
     /// The routes that the configuration names.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let target = |target: &tollgate_config::schema::ModelTarget| Target {
-            provider: target.provider.clone(),
-            model: target.model.clone(),
+        let targets = |targets: &[ModelTarget]| -> Vec<Target> {
+            let target = |target: &ModelTarget| Target {
+                provider: target.provider.clone(),
+                model: target.model.clone(),
+            };
+            targets.iter().map(target).collect()
         };
-        let targets = config
-            .models
-            .iter()
-            .map(|model| (model.name.clone(), model.targets.iter().map(target).collect()))
-            .collect();
+        let models = config.models.iter().map(|model| {
+            let chains = Chains {
+                usual: targets(&model.targets),
+                context_length: targets(&model.context_length_targets),
+                content_policy: targets(&model.content_policy_targets),
+            };
+            (model.name.clone(), chains)
+        });
         Self {
-            targets,
+            models: models.collect(),
             max_attempts: config.router.max_attempts,
+            retries: config.router.retries,
         }
     }
 
-    /// The first target in the configured order that has not failed this request yet; the reason to give up when there is
-    /// none, when the last failure would be the same anywhere, or when time or attempts are used up.
+    /// The best target that may be tried: the first in the configured order that is well and has failed this request
+    /// least, if it may be tried so often. The reason to give up when there is none, when the last failure would be the same
+    /// anywhere, or when time or attempts are used up.
     #[must_use]
-    pub fn decide(&self, envelope: &Envelope, now: Millis) -> Decision {
-        if envelope.deadline <= now {
+    pub fn decide(&self, envelope: &Envelope, present: &Present<'_>) -> Decision {
+        if envelope.deadline <= present.now {
             return Decision::GiveUp(Failure::new(
                 ErrorCode::DeadlineExceeded,
                 "no provider answered in the time allowed",
             ));
         }
-        let Some(targets) = self.targets.get(&envelope.view.model) else {
+        let Some(chains) = self.models.get(&envelope.view.model) else {
             return Decision::GiveUp(Failure::new(ErrorCode::ModelNotFound, "no such model"));
         };
-        if let Some(last) = envelope.failures.last()
-            && !last.code.try_another_target()
-        {
-            return Decision::GiveUp(last.clone());
-        }
-        // A worker that was busy made no call.
-        let calls = envelope
-            .failures
-            .iter()
-            .filter(|failure| failure.code != ErrorCode::ProviderBusy)
-            .count();
-        let failed = |target: &Target| {
-            envelope
-                .failures
-                .iter()
-                .any(|failure| failure.target.as_ref() == Some(target))
+        let Some(targets) = chains.after(&envelope.failures) else {
+            return Decision::GiveUp(summary(&envelope.failures));
         };
-        match targets.iter().find(|target| !failed(target)) {
-            Some(target) if calls < self.max_attempts => Decision::Try(target.clone()),
+        // A worker that was busy made no call.
+        let made_a_call = |failure: &&Failure| failure.code != ErrorCode::ProviderBusy;
+        let calls = envelope.failures.iter().filter(made_a_call).count();
+        match self.best(targets, &envelope.failures, present) {
+            Some((target, times)) if calls < self.max_attempts => {
+                if times > 0 && !present.budget.spend(&envelope.view.model) {
+                    return Decision::GiveUp(summary(&envelope.failures));
+                }
+                Decision::Try(target.clone(), wait(times, present.lot))
+            }
             _ => Decision::GiveUp(summary(&envelope.failures)),
         }
     }
+
+    /// The target, and how often it has failed the request.
+    fn best<'a>(
+        &self,
+        targets: &'a [Target],
+        failures: &[Failure],
+        present: &Present<'_>,
+    ) -> Option<(&'a Target, usize)> {
+        let candidates = targets.iter().filter_map(|target| {
+            let own = || {
+                failures
+                    .iter()
+                    .filter(|failure| failure.target.as_ref() == Some(target))
+            };
+            let times = own().count();
+            (times == 0 || (times <= self.retries && own().all(may_pass))).then_some((target, times))
+        });
+        // When none is well, being tried is all that is left.
+        candidates.min_by_key(|(target, times)| (!present.health.admits(target, present.now, present.lot), *times))
+    }
+}
+
+impl Chains {
+    /// The targets for a request that has failed so; none when it would fail anywhere.
+    fn after(&self, failures: &[Failure]) -> Option<&[Target]> {
+        let failed = |code| failures.iter().any(|failure| failure.code == code);
+        if failed(ErrorCode::ContentPolicy) {
+            return (!self.content_policy.is_empty()).then_some(&self.content_policy);
+        }
+        if failures.last().is_some_and(|last| !last.code.try_another_target()) {
+            return None;
+        }
+        if failed(ErrorCode::ContextLength) && !self.context_length.is_empty() {
+            return Some(&self.context_length);
+        }
+        Some(&self.usual)
+    }
+}
+
+/// Whether the same target may succeed a moment later.
+fn may_pass(failure: &Failure) -> bool {
+    let soon = failure
+        .retry_after_ms
+        .is_none_or(|wait| Duration::from_millis(wait) <= LONGEST_WAIT);
+    let passing = matches!(
+        failure.code,
+        ErrorCode::ProviderError
+            | ErrorCode::ProviderUnreachable
+            | ErrorCode::ProviderTimeout
+            | ErrorCode::ProviderBroken
+            | ErrorCode::ProviderRateLimited
+    );
+    soon && passing
+}
+
+fn wait(times: usize, lot: f64) -> Duration {
+    let Some(doublings) = times.checked_sub(1) else {
+        return Duration::ZERO;
+    };
+    let wait = FIRST_WAIT.saturating_mul(1 << doublings.min(8)).min(LONGEST_WAIT);
+    wait.mul_f64(0.5 + 0.5 * lot)
 }
 
 /// What the client is told when every target failed: the last real failure, or that all were busy.
@@ -108,11 +198,27 @@ mod tests {
         }
     }
 
-    fn routes() -> Routes {
+    fn routes(retries: usize) -> Routes {
+        let chains = Chains {
+            usual: vec![target("a"), target("b"), target("c")],
+            context_length: vec![target("long")],
+            content_policy: Vec::new(),
+        };
         Routes {
-            targets: HashMap::from([("m".to_owned(), vec![target("a"), target("b"), target("c")])]),
-            max_attempts: 2,
+            models: HashMap::from([("m".to_owned(), chains)]),
+            max_attempts: 2 + retries,
+            retries,
         }
+    }
+
+    fn decide(routes: &Routes, failures: &[(&str, ErrorCode)], now: u64) -> Decision {
+        let present = Present {
+            health: &Health::new(crate::health::tests::SETTINGS),
+            budget: &Budget::new(0.2),
+            now: Millis(now),
+            lot: 1.0,
+        };
+        routes.decide(&envelope(failures), &present)
     }
 
     fn envelope(failures: &[(&str, ErrorCode)]) -> Envelope {
@@ -156,23 +262,54 @@ mod tests {
     }
 
     fn gives_up(failures: &[(&str, ErrorCode)]) -> Failure {
-        match routes().decide(&envelope(failures), Millis(1)) {
+        match decide(&routes(0), failures, 1) {
             Decision::GiveUp(failure) => failure,
-            Decision::Try(target) => panic!("tries {target:?}"),
+            Decision::Try(target, _) => panic!("tries {target:?}"),
         }
+    }
+
+    fn tries(failures: &[(&str, ErrorCode)], name: &str) {
+        assert_eq!(
+            decide(&routes(0), failures, 1),
+            Decision::Try(target(name), Duration::ZERO)
+        );
     }
 
     #[test]
     fn targets_are_tried_in_their_order() {
         use ErrorCode::{ProviderBusy, ProviderError};
-        let routes = routes();
-        assert_eq!(routes.decide(&envelope(&[]), Millis(1)), Decision::Try(target("a")));
-        assert_eq!(
-            routes.decide(&envelope(&[("a", ProviderError)]), Millis(1)),
-            Decision::Try(target("b"))
-        );
-        let busy = envelope(&[("a", ProviderBusy), ("b", ProviderBusy)]);
-        assert_eq!(routes.decide(&busy, Millis(1)), Decision::Try(target("c")));
+        tries(&[], "a");
+        tries(&[("a", ProviderError)], "b");
+        tries(&[("a", ProviderBusy), ("b", ProviderBusy)], "c");
+    }
+
+    #[test]
+    fn one_that_is_ejected_is_passed_over_unless_all_are() {
+        let (routes, health) = (routes(0), Health::new(crate::health::tests::SETTINGS));
+        let eject = |name: &str| {
+            let ejection = crate::Ejection {
+                until: Millis(50),
+                strikes: 1,
+            };
+            health.learn(target(name), ejection);
+        };
+        let first = |at| {
+            let present = Present {
+                health: &health,
+                budget: &Budget::new(0.2),
+                now: Millis(at),
+                lot: 0.99,
+            };
+            match routes.decide(&envelope(&[]), &present) {
+                Decision::Try(target, _) => target.provider,
+                Decision::GiveUp(failure) => panic!("{failure:?}"),
+            }
+        };
+        eject("a");
+        assert_eq!(first(1), "b");
+        eject("b");
+        eject("c");
+        assert_eq!(first(1), "a");
     }
 
     #[test]
@@ -181,6 +318,53 @@ mod tests {
             gives_up(&[("a", ErrorCode::ProviderRefused)]).code,
             ErrorCode::ProviderRefused
         );
+        assert_eq!(
+            gives_up(&[("a", ErrorCode::ContentPolicy)]).code,
+            ErrorCode::ContentPolicy
+        );
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_goes_to_those_that_take_more() {
+        tries(&[("a", ErrorCode::ContextLength)], "long");
+        let told = gives_up(&[("a", ErrorCode::ContextLength), ("long", ErrorCode::ContextLength)]);
+        assert_eq!(told.code, ErrorCode::ContextLength);
+    }
+
+    #[test]
+    fn a_target_is_tried_again_after_a_pause_when_all_have_failed_and_the_budget_allows() {
+        use ErrorCode::{ProviderAuth, ProviderError, ProviderUnreachable};
+        let all = [("a", ProviderError), ("b", ProviderAuth), ("c", ProviderUnreachable)];
+        let routes = Routes {
+            max_attempts: 9,
+            ..routes(1)
+        };
+        assert_eq!(
+            decide(&routes, &all[..1], 1),
+            Decision::Try(target("b"), Duration::ZERO)
+        );
+        assert_eq!(
+            decide(&routes, &all, 1),
+            Decision::Try(target("a"), Duration::from_millis(100))
+        );
+        let mut more = all.to_vec();
+        more.push(("a", ProviderError));
+        // Credentials that are refused are refused again.
+        assert_eq!(
+            decide(&routes, &more, 1),
+            Decision::Try(target("c"), Duration::from_millis(100))
+        );
+        more.push(("c", ProviderUnreachable));
+        assert!(matches!(decide(&routes, &more, 1), Decision::GiveUp(_)));
+        let (health, spent) = (Health::new(crate::health::tests::SETTINGS), Budget::new(0.2));
+        while spent.spend("m") {}
+        let present = Present {
+            health: &health,
+            budget: &spent,
+            now: Millis(1),
+            lot: 1.0,
+        };
+        assert!(matches!(routes.decide(&envelope(&all), &present), Decision::GiveUp(_)));
     }
 
     #[test]
@@ -190,7 +374,7 @@ mod tests {
             gives_up(&[("a", ProviderError), ("b", ProviderTimeout)]).code,
             ProviderTimeout
         );
-        let late = routes().decide(&envelope(&[]), Millis(100));
+        let late = decide(&routes(0), &[], 100);
         assert!(matches!(late, Decision::GiveUp(failure) if failure.code == DeadlineExceeded));
     }
 

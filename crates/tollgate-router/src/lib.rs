@@ -1,19 +1,38 @@
 //! The router: decides which provider a request goes to, and where it goes when that one fails.
 
+mod budget;
 mod decide;
+mod health;
 
+use std::sync::Arc;
+
+use futures::StreamExt;
+use opentelemetry::KeyValue;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::{Bus, Courier, Error, Hop, Outcome, Runner, Stage};
+use tollgate_bus::{Bus, Courier, Error, Hop, Outcome, Runner, Stage, subject};
 use tollgate_config::Config;
-use tollgate_telemetry::{Metrics, Readiness};
-use tollgate_types::{Envelope, Millis};
+use tollgate_telemetry::{Metrics, Readiness, label};
+use tollgate_types::{Envelope, Millis, Target};
 
-pub use decide::{Decision, Routes};
+pub use budget::Budget;
+pub use decide::{Decision, Present, Routes};
+pub use health::{Ejection, Health};
 
 /// The router as a service.
 pub struct Service {
     runner: Runner<RouterStage>,
+    bus: Bus,
+    health: Arc<Health>,
     readiness: Readiness,
+}
+
+/// What one router tells the others.
+#[derive(Serialize, Deserialize)]
+struct Ejected {
+    target: Target,
+    until: Millis,
+    strikes: u32,
 }
 
 impl Service {
@@ -25,31 +44,103 @@ impl Service {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Result<Self, Error> {
+        let health = Arc::new(Health::new(config.router.health.clone()));
         let stage = RouterStage {
             routes: Routes::new(config),
+            health: Arc::clone(&health),
+            budget: Budget::new(config.router.retry_share),
+            bus: bus.clone(),
+            metrics: metrics.clone(),
         };
-        let runner = Runner::subscribe(stage, Hop::Route, config.router.concurrency, bus, courier, metrics).await?;
-        Ok(Self { runner, readiness })
+        let concurrency = config.router.concurrency;
+        let runner = Runner::subscribe(stage, Hop::Route, concurrency, bus.clone(), courier, metrics).await?;
+        Ok(Self {
+            runner,
+            bus,
+            health,
+            readiness,
+        })
     }
 
     /// Routes until `stop`, then what has arrived already.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let mut told = Box::pin(self.bus.hear(subject::HEALTH).await?);
+        let health = self.health;
+        let listening = async {
+            while let Some(bytes) = told.next().await {
+                if let Ok(Ejected { target, until, strikes }) = serde_json::from_slice(&bytes) {
+                    health.learn(target, Ejection { until, strikes });
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         self.readiness.set(true);
-        self.runner.run(stop).await
+        tokio::select! {
+            ended = self.runner.run(stop) => ended,
+            () = listening => Ok(()),
+        }
     }
 }
 
 struct RouterStage {
     routes: Routes,
+    health: Arc<Health>,
+    budget: Budget,
+    bus: Bus,
+    metrics: Metrics,
+}
+
+impl RouterStage {
+    /// What the last failure says of its target, for this router and for the others.
+    async fn note(&self, envelope: &Envelope, now: Millis) {
+        let Some(failure) = envelope.failures.last() else {
+            self.budget.earn(&envelope.view.model);
+            return;
+        };
+        let Some(target) = &failure.target else { return };
+        let Some(Ejection { until, strikes }) = self.health.failed(target, failure, now) else {
+            return;
+        };
+        tracing::warn!(
+            provider = target.provider,
+            model = target.model,
+            code = failure.code.as_str(),
+            for_ms = until.remaining(now).as_millis(),
+            "a target is ejected"
+        );
+        self.metrics
+            .ejections
+            .add(1, &[KeyValue::new(label::PROVIDER, target.provider.clone())]);
+        let ejected = Ejected {
+            target: target.clone(),
+            until,
+            strikes,
+        };
+        if let Ok(bytes) = serde_json::to_vec(&ejected) {
+            self.bus.tell(subject::HEALTH, bytes.into()).await;
+        }
+    }
 }
 
 impl Stage for RouterStage {
     const NAME: &'static str = "route";
 
     async fn handle(&self, mut envelope: Envelope) -> Outcome {
-        match self.routes.decide(&envelope, Millis::now()) {
-            Decision::Try(target) => {
+        let now = Millis::now();
+        self.note(&envelope, now).await;
+        let present = Present {
+            health: &self.health,
+            budget: &self.budget,
+            now,
+            lot: rand::random(),
+        };
+        match self.routes.decide(&envelope, &present) {
+            Decision::Try(target, wait) => {
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
                 tracing::debug!(provider = target.provider, model = target.model, "routed");
+                self.health.tried(&target, now);
                 let hop = Hop::Work(target.provider.clone());
                 envelope.target = Some(target);
                 Outcome::Forward(hop, Box::new(envelope))

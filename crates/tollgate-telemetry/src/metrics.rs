@@ -45,6 +45,8 @@ pub struct Metrics {
     pub jobs: Counter<u64>,
     /// From a job's submission to its end.
     pub job_duration: Histogram<f64>,
+    /// Targets that a router ejected, by provider.
+    pub ejections: Counter<u64>,
     /// Messages that a stage handled, by stage and outcome.
     pub stage_messages: Counter<u64>,
     /// Time that a stage took for one message.
@@ -96,6 +98,7 @@ impl Metrics {
             resends: counter("tollgate.resends", "requests sent again by their owner"),
             jobs: counter("tollgate.jobs", "jobs that ended"),
             job_duration: seconds("tollgate.job.duration", "from a job's submission to its end"),
+            ejections: counter("tollgate.router.ejections", "targets that a router ejected"),
             stage_messages: counter("tollgate.stage.messages", "messages handled by a stage"),
             stage_duration: seconds("tollgate.stage.duration", "time a stage took for one message"),
             garbage: counter("tollgate.stage.garbage", "messages that could not be read"),

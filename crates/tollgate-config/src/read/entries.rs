@@ -86,10 +86,21 @@ pub(super) fn model<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Model>
         let targets = some(at, "a model needs at least one target")?;
         Some(targets.iter().filter_map(|at| target(at, links)).collect())
     });
+    let instead = |f: &mut Fields<'a>, links: &mut Links<'a>, name| {
+        let targets = f.optional(name, |at| {
+            let targets = some(at, "leave the key out to have none")?;
+            Some(targets.iter().filter_map(|at| target(at, links)).collect())
+        });
+        targets.unwrap_or_default()
+    };
+    let context_length_targets = instead(&mut f, links, "context_length_targets");
+    let content_policy_targets = instead(&mut f, links, "content_policy_targets");
     f.finish();
     Some(Model {
         name: name?,
         targets: targets?,
+        context_length_targets,
+        content_policy_targets,
     })
 }
 

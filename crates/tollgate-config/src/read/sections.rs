@@ -8,7 +8,9 @@ use std::{
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Audit, Bus, Guardrail, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry, Worker},
+    schema::{
+        Audit, Bus, Guardrail, HealthSettings, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry, Worker,
+    },
     url,
     value::{self, GIB, KIB, MIB},
 };
@@ -114,9 +116,25 @@ pub(super) fn router(mut f: Fields<'_>) -> Router {
     let router = Router {
         concurrency: f.value("concurrency", 256, |at| at.count(1..=65_536)),
         max_attempts: f.value("max_attempts", 4, |at| at.count(1..=100)),
+        retries: f.value("retries", 0, |at| at.count(0..=10)),
+        retry_share: f.value("retry_share", 0.2, |at| at.parse(value::share)),
+        health: health(f.section("health")),
     };
     f.finish();
     router
+}
+
+fn health(mut f: Fields<'_>) -> HealthSettings {
+    let health = HealthSettings {
+        window: f.value("window", 10 * SECOND, Cursor::duration),
+        min_failures: f.value("min_failures", 5, |at| at.count(1..=1_000_000)),
+        failure_share: f.value("failure_share", 0.5, |at| at.parse(value::share)),
+        ejection: f.value("ejection", 5 * SECOND, Cursor::duration),
+        max_ejection: f.value("max_ejection", MINUTE, Cursor::duration),
+        recovery: f.value("recovery", 10 * SECOND, Cursor::duration),
+    };
+    f.finish();
+    health
 }
 
 pub(super) fn worker(mut f: Fields<'_>) -> Worker {
