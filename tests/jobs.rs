@@ -11,7 +11,10 @@ use tollgate_simulator::Script;
 use tonic::{Code, Request, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::harness::{KEY, Options, Stack, channel, chat, read};
+use crate::{
+    harness::{KEY, Options, Stack, channel, chat, read},
+    matrix,
+};
 
 /// The lease of a dispatcher that was killed runs out after half a minute.
 const LEASE: Duration = Duration::from_secs(60);
@@ -515,5 +518,102 @@ async fn a_batch_survives_the_death_of_every_role() {
         attempts.len()
     );
     assert!(lost <= 64, "one killed worker had {lost} calls");
+    stack.stop().await;
+}
+
+/// Every door, whole and streamed: one key is one call, whichever form the answer is wanted in, also after its ingress died.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_key_is_paid_once_at_every_door() {
+    let stack = Stack::start(Options::with_dialects()).await;
+    let post = async |door, model: &str, text: &str, stream, key: &str| {
+        let (path, body) = matrix::plain(door, model, text, stream);
+        let request = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+        let response = request
+            .header("idempotency-key", key)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let mut calls = 0;
+    for (door, name) in matrix::DOORS {
+        for model in ["sim-mini", "via-anthropic"] {
+            let key = format!("{name} {model}");
+            calls += 1;
+            for stream in [false, true, false] {
+                let (status, body) = post(door, model, "once", stream, &key).await;
+                let said = if stream {
+                    matrix::streamed_text(door, &body)
+                } else {
+                    matrix::seen(door, &serde_json::from_str(&body).unwrap()).text
+                };
+                assert_eq!(
+                    (status, said.as_str()),
+                    (200, "You said: once"),
+                    "{key} {stream}: {body}"
+                );
+            }
+            let (status, body) = post(door, model, "something else", false, &key).await;
+            assert_eq!(status, 409, "{body}");
+            assert_eq!(matrix::error_code(&body).as_deref(), Some("idempotency_conflict"));
+            assert_eq!(stack.simulator.stats().calls, calls, "{key}");
+        }
+    }
+    // A failure is told, and is not kept: the next try is a new one.
+    for _ in 0..2 {
+        let (status, _) = post(matrix::Door::Chat, "sim-mini", "#sim:status=500", false, "failing").await;
+        calls += 1;
+        assert_eq!((status, stack.simulator.stats().calls), (500, calls));
+    }
+    // Two at once, while the first is under way: one call.
+    let slow = "slow #sim:delay_ms=1500";
+    let (one, two) = tokio::join!(
+        post(matrix::Door::Chat, "sim-mini", slow, true, "slow"),
+        post(matrix::Door::Chat, "sim-mini", slow, false, "slow")
+    );
+    assert_eq!((one.0, two.0, stack.simulator.stats().calls), (200, 200, calls + 1));
+    // A client whose ingress dies asks again and has the answer that was under way.
+    let slow = "slower #sim:delay_ms=2500";
+    let killed = async {
+        under_way(&stack, 1).await;
+        stack.roles.kill("ingress").await.unwrap();
+    };
+    let (path, body) = matrix::plain(matrix::Door::Chat, "sim-mini", slow, true);
+    let request = stack.client.post(format!("{}{path}", stack.http)).bearer_auth(KEY);
+    let asked = request.header("idempotency-key", "dies").body(body.to_string()).send();
+    let (broken, ()) = tokio::join!(asked, killed);
+    assert!(broken.is_err());
+    again(&stack).await;
+    let (status, body) = post(matrix::Door::Chat, "sim-mini", slow, true, "dies").await;
+    assert_eq!((status, stack.simulator.stats().calls), (200, calls + 2), "{body}");
+    assert!(matrix::streamed_text(matrix::Door::Chat, &body).starts_with("You said: slower"));
+
+    let mut gateway = v1::gateway_client::GatewayClient::new(channel(&stack.grpc).await);
+    let ask = |text: &str| {
+        let Some(submit_job_request::Request::Complete(request)) = job("sim-mini", text, "").request else {
+            panic!("a chat")
+        };
+        let mut request = bearer(request, KEY);
+        request
+            .metadata_mut()
+            .insert("idempotency-key", "grpc".parse().unwrap());
+        request
+    };
+    let whole = gateway.complete_unary(ask("twice")).await.unwrap().into_inner();
+    assert_eq!(whole.text, "You said: twice");
+    let mut events = gateway.complete(ask("twice")).await.unwrap().into_inner();
+    let mut said = String::new();
+    while let Some(event) = events.message().await.unwrap() {
+        if let Some(v1::complete_event::Event::Text(text)) = event.event {
+            said.push_str(&text);
+        }
+    }
+    assert_eq!(
+        (said.as_str(), stack.simulator.stats().calls),
+        ("You said: twice", calls + 3)
+    );
+    let other = gateway.complete_unary(ask("other")).await.err().unwrap();
+    assert_eq!(other.code(), Code::AlreadyExists);
     stack.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -31,7 +32,7 @@ use tracing::Instrument;
 use crate::{
     Error,
     desk::{Event, Ticket},
-    jobs::{self, JobDesk},
+    jobs::{self, JobDesk, Submission},
     reception::{Arrival, Reception},
 };
 
@@ -43,7 +44,11 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let max_body_bytes = reception.max_body_bytes;
-    let gateway = GatewayServer::new(Door { reception })
+    let door = Door {
+        reception,
+        jobs: jobs.clone(),
+    };
+    let gateway = GatewayServer::new(door)
         .max_decoding_message_size(max_body_bytes)
         .max_encoding_message_size(usize::MAX);
     let jobs = JobsServer::new(jobs::grpc::Service { desk: jobs })
@@ -78,6 +83,13 @@ pub(crate) async fn serve(
 
 struct Door {
     reception: Arc<Reception>,
+    jobs: JobDesk,
+}
+
+/// A request as a message, read.
+struct Read {
+    key: Option<String>,
+    body: Vec<u8>,
 }
 
 impl Door {
@@ -87,20 +99,30 @@ impl Door {
         self.reception.authenticate(only.map(|value| value.as_bytes()))
     }
 
-    /// Puts a request on its way; `read` makes the native request of the message.
-    async fn open<W, T: Serialize>(
+    /// The caller, and the native request that `read` makes of the message.
+    fn read<W, T: Serialize>(
         &self,
-        request_id: RequestId,
-        operation: Operation,
         request: Request<W>,
         read: impl FnOnce(W) -> Result<T, Invalid>,
-    ) -> Result<Ticket, Failure> {
+    ) -> Result<(&Entry, Read), Failure> {
         let entry = self.authenticate(request.metadata())?;
         self.reception.admit(entry.caller.key_id)?;
         let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
+        let key = request.metadata().get("idempotency-key");
+        let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
         let native = read(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
         let body = serde_json::to_vec(&native).map_err(|error| invalid(error.to_string()))?;
-        drop(native);
+        Ok((entry, Read { key, body }))
+    }
+
+    /// Puts a request on its way.
+    async fn open(
+        &self,
+        request_id: RequestId,
+        operation: Operation,
+        entry: &Entry,
+        body: Vec<u8>,
+    ) -> Result<Ticket, Failure> {
         let buffered = self.reception.reserve(body.len())?;
         let arrival = Arrival {
             request_id,
@@ -116,6 +138,18 @@ impl Door {
         opened.map_err(|rejection| rejection.failure)
     }
 
+    /// The answer that is kept under a key of the client's.
+    async fn once(&self, operation: Operation, entry: &Entry, key: String, body: &[u8]) -> Result<Bytes, Failure> {
+        let invalid = |error: tollgate_dialect::Invalid| Failure::new(ErrorCode::InvalidRequest, error.message);
+        let submission = Submission {
+            body: tollgate_dialect::unstreamed(Dialect::Native, body).map_err(invalid)?,
+            idempotency_key: Some(key),
+            ..Submission::default()
+        };
+        let kept = Box::pin(self.jobs.once(entry, Dialect::Native, operation, submission)).await;
+        kept.map_err(|rejection| rejection.failure)
+    }
+
     /// A call that is answered at once.
     async fn whole<W, T: Serialize, A>(
         &self,
@@ -127,8 +161,12 @@ impl Door {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
         let whole = async {
-            let mut ticket = self.open(request_id, operation, request, read).await?;
-            let frame = ticket.whole().await?;
+            let (entry, Read { key, body }) = self.read(request, read)?;
+            let key = key.filter(|_| operation != Operation::CountTokens);
+            let frame = match key {
+                Some(key) => self.once(operation, entry, key, &body).await?,
+                None => self.open(request_id, operation, entry, body).await?.whole().await?,
+            };
             answer(request_id, &frame).ok_or_else(unreadable)
         };
         match whole.instrument(span).await {
@@ -169,12 +207,23 @@ impl Gateway for Door {
     async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<Events>, Status> {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
-        let opened = self.open(request_id, Operation::Chat, request, |request| chat(request, true));
-        let ticket = opened
-            .instrument(span)
-            .await
-            .map_err(|failure| to_status(&failure, Some(request_id)))?;
-        Ok(identified(Box::pin(events(ticket)) as Events, request_id))
+        let opened = async {
+            let (entry, Read { key, body }) = self.read(request, |request| chat(request, true))?;
+            let Some(key) = key else {
+                let ticket = self.open(request_id, Operation::Chat, entry, body).await?;
+                return Ok(Box::pin(events(ticket)) as Events);
+            };
+            let kept = self.once(Operation::Chat, entry, key, &body).await?;
+            let kept: Vec<ChatEvent> = serde_json::from_slice(&kept).map_err(|_| unreadable())?;
+            let kept = kept
+                .into_iter()
+                .map(move |event| Ok(CompleteEvent::of(request_id, event)));
+            Ok(Box::pin(stream::iter(kept)) as Events)
+        };
+        match opened.instrument(span).await {
+            Ok(events) => Ok(identified(events, request_id)),
+            Err(failure) => Err(to_status(&failure, Some(request_id))),
+        }
     }
 
     async fn complete_unary(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {

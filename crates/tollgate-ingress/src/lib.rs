@@ -80,7 +80,12 @@ impl Service {
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
         let settings = config.ingress.jobs.clone();
-        let jobs = JobDesk::new(lane.clone(), Arc::clone(&reception), settings.clone());
+        let jobs = JobDesk::new(
+            lane.clone(),
+            Arc::clone(&reception),
+            settings.clone(),
+            config.ingress.request_timeout,
+        );
         let dispatcher = Box::pin(Dispatcher::new(
             bus,
             lane,
@@ -124,13 +129,7 @@ impl Service {
             async move { tollgate_bus::serve_delivery(listeners.delivery, desk, stop).await }
         });
         let mut doors = JoinSet::new();
-        doors.spawn(http::serve(
-            listeners.http,
-            Arc::clone(&reception),
-            jobs.clone(),
-            limits,
-            stop.clone(),
-        ));
+        doors.spawn(http::serve(listeners.http, jobs.clone(), limits, stop.clone()));
         doors.spawn(grpc::serve(listeners.grpc, reception, jobs, stop.clone()));
         doors.spawn({
             let stop = stop.clone();

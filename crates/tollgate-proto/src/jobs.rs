@@ -54,6 +54,7 @@ impl From<Job> for v1::JobRecord {
             submitted_unix_ms: job.submitted_at.0,
             not_before_unix_ms: job.not_before.map(|time| time.0),
             deadline_unix_ms: job.deadline.0,
+            brief: job.brief,
         }
     }
 }
@@ -81,6 +82,7 @@ impl TryFrom<v1::JobRecord> for Job {
             submitted_at: Millis(wire.submitted_unix_ms),
             not_before: wire.not_before_unix_ms.map(Millis),
             deadline: Millis(wire.deadline_unix_ms),
+            brief: wire.brief,
         })
     }
 }

@@ -65,6 +65,8 @@ pub struct Job {
     pub not_before: Option<Millis>,
     /// Not to be started later, and given up then.
     pub deadline: Millis,
+    /// Somebody waits on the line: a try that fails is its end.
+    pub brief: bool,
 }
 
 impl Job {

@@ -45,26 +45,46 @@ pub(super) async fn answer(mut ticket: Ticket, dialect: Dialect, form: Form) -> 
     let refuse = |failure: Failure| error_response(dialect, &failure.into(), None);
     if !ticket.is_streamed() {
         return match ticket.whole().await {
-            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Ok(body) => whole(body),
             Err(failure) => refuse(failure),
         };
     }
     match ticket.next().await {
-        Event::Frame(first) => {
-            let content_type = match form {
-                Form::Array => "application/json",
-                Form::Done | Form::Named | Form::Plain => "text/event-stream; charset=utf-8",
-            };
-            let headers = [
-                (header::CONTENT_TYPE, content_type),
-                (header::CACHE_CONTROL, "no-cache"),
-                (HeaderName::from_static("x-accel-buffering"), "no"),
-            ];
-            (headers, Body::from_stream(pieces(ticket, first, dialect, form))).into_response()
-        }
+        Event::Frame(first) => (
+            stream_headers(form),
+            Body::from_stream(pieces(ticket, first, dialect, form)),
+        )
+            .into_response(),
         Event::Failed(failure) => refuse(failure),
         Event::End => refuse(Failure::new(ErrorCode::ProviderBroken, "the answer was empty")),
     }
+}
+
+/// An answer that is not streamed.
+pub(super) fn whole(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// All events of an answer that was kept.
+pub(super) fn replay(frames: &[Bytes], form: Form) -> Response {
+    let mut body = BytesMut::new();
+    for (index, frame) in frames.iter().enumerate() {
+        body.extend_from_slice(&piece(form, frame, index == 0));
+    }
+    body.extend_from_slice(&end(form));
+    (stream_headers(form), body.freeze()).into_response()
+}
+
+fn stream_headers(form: Form) -> [(HeaderName, &'static str); 3] {
+    let content_type = match form {
+        Form::Array => "application/json",
+        Form::Done | Form::Named | Form::Plain => "text/event-stream; charset=utf-8",
+    };
+    [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ]
 }
 
 /// The rest of an answer. A failure is a piece of its own, and nothing follows it that would look like an end.

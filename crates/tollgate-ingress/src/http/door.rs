@@ -1,6 +1,6 @@
 //! One handler for each kind of call; what they share is how a request is opened.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{
     Extension,
@@ -8,6 +8,8 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
+use bytes::Bytes;
+use tollgate_config::Entry;
 use tollgate_types::{Dialect, ErrorCode, Failure, Operation, RequestId};
 
 use super::{
@@ -16,12 +18,19 @@ use super::{
     credential::credential,
     error::error_response,
 };
-use crate::reception::{Arrival, Reception, Rejection};
+use crate::{
+    desk::Ticket,
+    jobs::{JobDesk, Submission},
+    reception::{Arrival, Rejection},
+};
+
+/// With it a request survives its connection, and a repeat has the same answer.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Headers with which a client asks for more than its body can; they go to a provider of the same dialect.
 const PASSED_ON: [&str; 3] = ["anthropic-beta", "anthropic-version", "openai-beta"];
 
-type Shared = State<Arc<Reception>>;
+type Shared = State<JobDesk>;
 
 /// What a path says of a request.
 struct Call {
@@ -112,20 +121,33 @@ pub(super) async fn kept_response(request: Request) -> Response {
     error_response(Dialect::OpenaiResponses, &failure.into(), Some(404))
 }
 
-async fn serve(at: Shared, Extension(request_id): Extension<RequestId>, request: Request, call: Call) -> Response {
+async fn serve(
+    State(desk): Shared,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+    call: Call,
+) -> Response {
     let (dialect, form) = (call.dialect, call.form);
-    match open(&at, request_id, request, call).await {
-        Ok(ticket) => answer::answer(ticket, dialect, form).await,
+    match Box::pin(open(&desk, request_id, request, call)).await {
+        Ok(Opened::Under(ticket)) => answer::answer(*ticket, dialect, form).await,
+        Ok(Opened::Kept(body)) => answer::whole(body),
+        Ok(Opened::Replayed(frames)) => answer::replay(&frames, form),
         Err(rejection) => error_response(dialect, &rejection, None),
     }
 }
 
-async fn open(
-    reception: &Reception,
-    request_id: RequestId,
-    request: Request,
-    call: Call,
-) -> Result<crate::desk::Ticket, Rejection> {
+/// What becomes of a request.
+enum Opened {
+    /// It is under way.
+    Under(Box<Ticket>),
+    /// With an idempotency key, its answer.
+    Kept(Bytes),
+    /// The same, as a stream.
+    Replayed(Vec<Bytes>),
+}
+
+async fn open(desk: &JobDesk, request_id: RequestId, request: Request, call: Call) -> Result<Opened, Rejection> {
+    let reception = &desk.reception;
     let (head, body) = request.into_parts();
     let known = credential(&head.headers, &head.uri)
         .and_then(|secret| reception.authenticate_secret(&secret))
@@ -138,18 +160,54 @@ async fn open(
         }
     };
     let (body, buffered) = body::read(reception, &head.headers, body).await?;
-    reception
-        .open(Arrival {
-            request_id,
-            entry,
-            dialect: call.dialect,
-            operation: call.operation,
-            path: call.path,
-            headers: passed_on(&head.headers),
-            body,
-            buffered,
-        })
-        .await
+    let headers = passed_on(&head.headers);
+    if let Some(key) = head
+        .headers
+        .get(IDEMPOTENCY_KEY)
+        .filter(|_| call.operation != Operation::CountTokens)
+    {
+        let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+        return once(desk, entry, headers, key, &body, call).await;
+    }
+    let arrival = Arrival {
+        request_id,
+        entry,
+        dialect: call.dialect,
+        operation: call.operation,
+        path: call.path,
+        headers,
+        body,
+        buffered,
+    };
+    Ok(Opened::Under(Box::new(reception.open(arrival).await?)))
+}
+
+/// A request whose answer is kept under a key of the client's.
+async fn once(
+    desk: &JobDesk,
+    entry: &Entry,
+    headers: BTreeMap<String, String>,
+    key: String,
+    body: &[u8],
+    call: Call,
+) -> Result<Opened, Rejection> {
+    let Call { dialect, operation, .. } = call;
+    let path = call.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
+    let view = desk.reception.look(entry, dialect, operation, path, body)?;
+    let submission = Submission {
+        headers,
+        body: tollgate_dialect::unstreamed(dialect, body)?,
+        path: call.path.map(|(model, _)| (model, false)),
+        idempotency_key: Some(key),
+        ..Submission::default()
+    };
+    let whole = desk.once(entry, dialect, operation, submission).await?;
+    if !view.stream {
+        return Ok(Opened::Kept(whole));
+    }
+    let frames = tollgate_dialect::restream(dialect, body, &view, &whole);
+    let unreadable = |_| Failure::new(ErrorCode::Internal, "the kept answer cannot be streamed");
+    Ok(Opened::Replayed(frames.map_err(unreadable)?))
 }
 
 pub(super) fn passed_on(headers: &HeaderMap) -> BTreeMap<String, String> {

@@ -16,7 +16,12 @@ use serde_json::value::RawValue;
 use tollgate_proto::v1;
 use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Millis, Operation, job::JobStatus};
 
-use super::{body, credential::credential, error::error_response};
+use super::{
+    body,
+    credential::credential,
+    door::{IDEMPOTENCY_KEY, passed_on},
+    error::error_response,
+};
 use crate::{
     jobs::{JobDesk, Listing, Submission},
     reception::Rejection,
@@ -196,7 +201,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
     } = kind_of(&wire.url)?;
     let priority = wire.priority.as_deref().map(str::parse).transpose();
     let submission = Submission {
-        headers: super::door::passed_on(&head.headers),
+        headers: passed_on(&head.headers),
         body: bytes.slice_ref(wire.body.get().as_bytes()),
         path,
         idempotency_key: wire.idempotency_key.or_else(|| idempotency_key(&head.headers)),
@@ -209,6 +214,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
         deadline: wire.deadline.map(Millis::from),
         tags: wire.tags,
         batch: wire.batch,
+        ..Submission::default()
     };
     let submitted = desk.submit(entry, dialect, operation, submission).await?;
     let status = if submitted.new {
@@ -220,7 +226,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("idempotency-key")?.to_str().ok()?.to_owned())
+    Some(headers.get(IDEMPOTENCY_KEY)?.to_str().ok()?.to_owned())
 }
 
 /// The job with its answer.

@@ -11,8 +11,6 @@ mod error;
 mod jobs;
 mod models;
 
-use std::sync::Arc;
-
 use axum::{
     Router,
     extract::Request,
@@ -30,7 +28,6 @@ use crate::{
     Error,
     connection::{self, HeadLimits},
     jobs::JobDesk,
-    reception::Reception,
 };
 use error::error_response;
 
@@ -42,13 +39,12 @@ const GATEWAY_METADATA: HeaderName = HeaderName::from_static("x-langsmith-gatewa
 
 pub(crate) async fn serve(
     listener: TcpListener,
-    reception: Arc<Reception>,
     desk: JobDesk,
     limits: HeadLimits,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let routes = routes()
-        .with_state(reception)
+        .with_state(desk.clone())
         .merge(jobs::routes(desk))
         .method_not_allowed_fallback(|request| lost(request, 405, "the method is not allowed here"))
         .fallback(|request| lost(request, 404, "there is nothing at this path"))
@@ -56,7 +52,7 @@ pub(crate) async fn serve(
     Ok(connection::serve(listener, routes, limits, stop).await?)
 }
 
-fn routes() -> Router<Arc<Reception>> {
+fn routes() -> Router<JobDesk> {
     let openai = Router::new()
         .route("/chat/completions", post(door::chat_completions))
         .route("/responses", post(door::responses))

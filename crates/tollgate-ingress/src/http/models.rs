@@ -1,7 +1,5 @@
 //! Lists of models, in the shape of whoever asks.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{OriginalUri, Path, State},
     http::{HeaderMap, Uri, header},
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_types::{Dialect, ErrorCode, Failure};
 
 use super::{credential::credential, dialect_at, error::error_response};
-use crate::reception::{Reception, Rejection};
+use crate::{jobs::JobDesk, reception::Rejection};
 
 /// OpenAI's clients and Anthropic's ask at the same path; only the latter say which version they speak.
 fn asker(headers: &HeaderMap, uri: &Uri) -> Dialect {
@@ -36,17 +34,13 @@ fn object(dialect: Dialect, name: &str) -> Value {
     }
 }
 
-pub(super) async fn list(
-    State(reception): State<Arc<Reception>>,
-    headers: HeaderMap,
-    OriginalUri(uri): OriginalUri,
-) -> Response {
+pub(super) async fn list(State(desk): State<JobDesk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Response {
     let dialect = asker(&headers, &uri);
-    let entry = match credential(&headers, &uri).and_then(|secret| reception.authenticate_secret(&secret)) {
+    let entry = match credential(&headers, &uri).and_then(|secret| desk.reception.authenticate_secret(&secret)) {
         Ok(entry) => entry,
         Err(failure) => return error_response(dialect, &failure.into(), None),
     };
-    let models: Vec<_> = reception.models(entry).map(|name| object(dialect, name)).collect();
+    let models: Vec<_> = desk.reception.models(entry).map(|name| object(dialect, name)).collect();
     let id = |model: Option<&Value>| model.map(|model| model["id"].clone());
     let body = match dialect {
         Dialect::Anthropic => {
@@ -60,14 +54,14 @@ pub(super) async fn list(
 }
 
 pub(super) async fn one(
-    State(reception): State<Arc<Reception>>,
+    State(desk): State<JobDesk>,
     Path(model): Path<String>,
     headers: HeaderMap,
     OriginalUri(uri): OriginalUri,
 ) -> Response {
     let dialect = asker(&headers, &uri);
-    match credential(&headers, &uri).and_then(|secret| reception.authenticate_secret(&secret)) {
-        Ok(entry) if reception.models(entry).any(|name| name == model) => respond(&object(dialect, &model)),
+    match credential(&headers, &uri).and_then(|secret| desk.reception.authenticate_secret(&secret)) {
+        Ok(entry) if desk.reception.models(entry).any(|name| name == model) => respond(&object(dialect, &model)),
         Ok(_) => {
             let message = "the model does not exist or you do not have access";
             let rejection = Rejection {

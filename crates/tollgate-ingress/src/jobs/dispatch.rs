@@ -358,6 +358,10 @@ impl Dispatcher {
         if job.deadline <= now {
             return self.end(job, Err(overdue(note)), note.failed_calls).await;
         }
+        // A worker that was lost is no failure of the request.
+        if job.brief && failure.code != ErrorCode::Unavailable {
+            return self.end(job, Err(failure), note.failed_calls).await;
+        }
         match retry::next(&failure, note.failed_calls, tries, &self.settings, rand::random()) {
             Next::End(failed_calls) => self.end(job, Err(failure), failed_calls).await,
             Next::Wait(wait, failed_calls) => {

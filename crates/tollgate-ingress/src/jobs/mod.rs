@@ -33,6 +33,10 @@ const MOST_TAGS: usize = 16;
 const LONGEST_NAME: usize = 64;
 const LONGEST_VALUE: usize = 256;
 const LONGEST_KEY: usize = 255;
+/// For the count of tries that [`JobDesk::once`] adds to a key.
+const ROOM: usize = 8;
+/// How often one idempotency key may be tried anew after a failure.
+const MOST_FAILURES: u32 = 50;
 
 /// What clients ask of jobs. Cheap to clone.
 #[derive(Clone)]
@@ -40,10 +44,12 @@ pub(crate) struct JobDesk {
     pub(crate) jobs: Jobs,
     pub(crate) reception: Arc<Reception>,
     settings: JobSettings,
+    /// How long somebody waits on the line.
+    patience: Duration,
 }
 
 /// A job as a door has read it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Submission {
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Bytes,
@@ -55,6 +61,8 @@ pub(crate) struct Submission {
     pub(crate) deadline: Option<Millis>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) batch: Option<String>,
+    /// Somebody waits on the line.
+    pub(crate) brief: bool,
 }
 
 /// What became of a submission.
@@ -72,11 +80,12 @@ pub(crate) struct Listing {
 }
 
 impl JobDesk {
-    pub(crate) fn new(jobs: Jobs, reception: Arc<Reception>, settings: JobSettings) -> Self {
+    pub(crate) fn new(jobs: Jobs, reception: Arc<Reception>, settings: JobSettings, patience: Duration) -> Self {
         Self {
             jobs,
             reception,
             settings,
+            patience,
         }
     }
 
@@ -123,6 +132,7 @@ impl JobDesk {
             submitted_at: now,
             not_before: submission.not_before,
             deadline,
+            brief: submission.brief,
         };
         if self.jobs.submit(&job).await.map_err(away)? {
             tracing::debug!(job.id = %id, model = job.view.model, key = job.caller.key_name, "job accepted");
@@ -159,6 +169,54 @@ impl JobDesk {
             return Err(at("not_before", "is not before the deadline"));
         }
         Ok(deadline)
+    }
+
+    /// The whole answer to a request with an idempotency key: a job that somebody waits for. The same key gets the same
+    /// answer, whoever is lost meanwhile; after a failure it is tried anew.
+    pub(crate) async fn once(
+        &self,
+        entry: &Entry,
+        dialect: Dialect,
+        operation: Operation,
+        submission: Submission,
+    ) -> Result<Bytes, Rejection> {
+        let Some(given) = submission.idempotency_key.clone() else {
+            return Err(at("idempotency_key", "is missing"));
+        };
+        let until = Millis::now().after(self.patience);
+        for times in 0..MOST_FAILURES {
+            let key = if times == 0 {
+                given.clone()
+            } else {
+                format!("{given} #{times}")
+            };
+            let submission = Submission {
+                idempotency_key: Some(key),
+                priority: Priority::High,
+                brief: true,
+                ..submission.clone()
+            };
+            let submitted = self.submit(entry, dialect, operation, submission).await?;
+            let JobStatus { job, progress } = submitted.status;
+            let failed = |progress: &Progress| match progress {
+                Progress::Ended(end) => end.failure.clone(),
+                Progress::Waiting(_) => None,
+            };
+            if !submitted.new && failed(&progress).is_some() {
+                continue;
+            }
+            let patience = until.remaining(Millis::now());
+            let status = self.wait(entry.caller.key_id, &job.id.to_string(), patience).await?;
+            if let Some(failure) = failed(&status.progress) {
+                return Err(failure.into());
+            }
+            let late = || {
+                let message = "no answer in the time allowed; it goes on, ask again with the same key";
+                Failure::new(ErrorCode::DeadlineExceeded, message)
+            };
+            return Ok(self.answer(&status).await?.ok_or_else(late)?);
+        }
+        Err(at("idempotency_key", "has failed too often; use a new one"))
     }
 
     /// The job of this id, if it is the key's own.
@@ -266,6 +324,7 @@ impl JobDesk {
             submitted_at: now,
             not_before: None,
             deadline: now.after(self.settings.deadline),
+            brief: false,
             ..job
         };
         self.jobs.submit(&job).await.map_err(away)?;
@@ -319,7 +378,7 @@ fn check(submission: &Submission) -> Result<(), Rejection> {
         !text.is_empty() && text.len() <= longest && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
     };
     let key = submission.idempotency_key.as_deref();
-    if key.is_some_and(|key| !printable(key, LONGEST_KEY)) {
+    if key.is_some_and(|key| !printable(key, LONGEST_KEY + ROOM)) {
         return Err(at("idempotency_key", "expected 1 to 255 printable ASCII characters"));
     }
     let plain = |name: &str| {
