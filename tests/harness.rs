@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     net::Ipv4Addr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ use tollgate_devstack::{
 use tollgate_simulator::{Script, Simulator};
 
 pub(crate) const KEY: &str = "tg_a_key_for_tests_only";
+/// No test takes longer, or it hangs.
+const LONGEST_TEST: Duration = Duration::from_secs(300);
 
 /// What a test may ask for beside the usual.
 #[derive(Default)]
@@ -103,6 +105,7 @@ pub(crate) struct Stack {
     folder: TempPaths,
     delivery_port: u16,
     _simulator_stop: tokio_util::sync::DropGuard,
+    _over: mpsc::Sender<()>,
 }
 
 impl Stack {
@@ -113,6 +116,7 @@ impl Stack {
         })
         .await;
         let folder = Paths::temporary().unwrap();
+        let over = watchdog(folder.clone());
         let nats = NatsOptions {
             sync: SyncInterval::Every(Duration::from_secs(60)),
             ..NatsOptions::new(folder.clone())
@@ -156,6 +160,7 @@ impl Stack {
             folder,
             delivery_port: ports[2],
             _simulator_stop: simulator_stop,
+            _over: over,
         }
     }
 
@@ -340,6 +345,20 @@ pub(crate) async fn channel(address: &str) -> tonic::transport::Channel {
         .connect()
         .await
         .unwrap()
+}
+
+/// Ends a test that hangs with the logs of its roles, unless the sender is dropped in time. The whole process goes: a runtime
+/// that is stuck cannot be asked to.
+fn watchdog(folder: Paths) -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel();
+    let name = std::thread::current().name().map(str::to_owned);
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(LONGEST_TEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name:?} hangs in {}\n{}", folder.data.display(), logs(&folder));
+            std::process::abort();
+        }
+    });
+    sender
 }
 
 async fn simulate(script: Script) -> (Simulator, String, tokio_util::sync::DropGuard) {

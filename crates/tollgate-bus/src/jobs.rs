@@ -10,7 +10,7 @@ use async_nats::{
     Client,
     jetstream::{
         self, AckKind,
-        consumer::{AckPolicy, Consumer, pull},
+        consumer::{AckPolicy, Consumer, pull::Config},
         context::PublishErrorKind,
         message::PublishMessage,
         object_store::{self, ObjectStore},
@@ -23,7 +23,7 @@ use prost::Message as _;
 use tollgate_proto::v1;
 use tollgate_types::{Job, JobEnd, JobId, JobNote, Payload, job::Priority};
 
-use crate::{Error, payload, subject};
+use crate::{Error, payload, pull, subject};
 
 /// A job that its dispatcher does not report on for this long is given to another.
 pub const JOB_LEASE: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
         made.map_err(|error| set_up("a stream of jobs")(error.into()))?;
     }
     for priority in Priority::ALL {
-        let config = pull::Config {
+        let config = Config {
             durable_name: Some(priority.as_str().to_owned()),
             filter_subject: format!("{}.{}.*", subject::JOBS, priority.as_str()),
             ack_policy: AckPolicy::Explicit,
@@ -77,7 +77,7 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
         made.map_err(|error| set_up("a consumer of jobs")(error.into()))?;
     }
     for stream in [subject::JOB_STREAM, subject::JOB_END_STREAM] {
-        let config = pull::Config {
+        let config = Config {
             durable_name: Some(subject::LEDGER_CONSUMER.to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: JOB_LEASE,
@@ -310,7 +310,7 @@ where
 
 /// Takes jobs from the stream.
 pub struct JobConsumer {
-    consumer: Consumer<pull::Config>,
+    consumer: Consumer<Config>,
 }
 
 /// A job as it was delivered. Dropped, it is delivered again after [`JOB_LEASE`].
@@ -325,16 +325,8 @@ pub struct JobDelivery {
 impl JobConsumer {
     /// Up to `max` jobs that are due, and none when none is.
     pub async fn take(&self, max: usize) -> Result<Vec<JobDelivery>, Error> {
-        let mut messages = self
-            .consumer
-            .fetch()
-            .max_messages(max)
-            .messages()
-            .await
-            .map_err(|error| Error::Jobs(error.into()))?;
         let mut taken = Vec::new();
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(Error::Jobs)?;
+        for message in pull::at_once(&self.consumer, max).await.map_err(Error::Jobs)? {
             let deliveries = message.info().map_err(Error::Jobs)?.delivered;
             taken.push(JobDelivery {
                 deliveries: u32::try_from(deliveries).unwrap_or(1),
@@ -366,8 +358,8 @@ impl JobDelivery {
 
 /// What audit reads of the lane.
 pub struct JobRecords {
-    jobs: Consumer<pull::Config>,
-    ends: Consumer<pull::Config>,
+    jobs: Consumer<Config>,
+    ends: Consumer<Config>,
 }
 
 /// A record of the lane with the means to acknowledge it.
@@ -410,7 +402,7 @@ impl JobRecords {
     }
 }
 
-async fn records<W, T>(consumer: &Consumer<pull::Config>, max: usize) -> Result<Vec<RecordDelivery<T>>, Error>
+async fn records<W, T>(consumer: &Consumer<Config>, max: usize) -> Result<Vec<RecordDelivery<T>>, Error>
 where
     W: prost::Message + Default,
     T: TryFrom<W, Error = tollgate_proto::Invalid>,

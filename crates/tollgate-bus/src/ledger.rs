@@ -8,20 +8,19 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         self,
-        consumer::{Consumer, pull},
+        consumer::{Consumer, pull::Config},
         context::PublishErrorKind,
         message::PublishMessage,
         stream::LastRawMessageErrorKind,
     },
 };
-use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tollgate_types::{
     RequestId,
     ledger::{Attempt, LedgerEvent},
 };
 
-use crate::{Error, subject};
+use crate::{Error, pull, subject};
 
 /// Writes events. Cheap to clone.
 #[derive(Clone)]
@@ -152,7 +151,7 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 /// Reads events, in the stream's order, each until it is acknowledged.
 pub struct LedgerConsumer {
-    consumer: Consumer<pull::Config>,
+    consumer: Consumer<Config>,
 }
 
 /// An event as the stream delivered it.
@@ -184,23 +183,13 @@ impl LedgerConsumer {
 
     /// Up to `max` events; fewer, or none, when `wait` has passed.
     pub async fn fetch(&mut self, max: usize, wait: Duration) -> Result<Vec<LedgerDelivery>, Error> {
-        let first = self.consumer.batch().max_messages(1).expires(wait).messages().await;
-        let mut found = collect(first.map_err(|error| Error::Ledger(error.into()))?).await?;
+        let mut found = pull::soon(&self.consumer, wait).await.map_err(Error::Ledger)?;
         if !found.is_empty() && max > 1 {
             // The first came; take what else is there without waiting for more.
-            let rest = self.consumer.fetch().max_messages(max - 1).messages().await;
-            found.extend(collect(rest.map_err(|error| Error::Ledger(error.into()))?).await?);
+            found.extend(pull::at_once(&self.consumer, max - 1).await.map_err(Error::Ledger)?);
         }
-        Ok(found)
+        found.into_iter().map(LedgerDelivery::read).collect()
     }
-}
-
-async fn collect(mut messages: pull::Batch) -> Result<Vec<LedgerDelivery>, Error> {
-    let mut found = Vec::new();
-    while let Some(message) = messages.next().await {
-        found.push(LedgerDelivery::read(message.map_err(Error::Ledger)?)?);
-    }
-    Ok(found)
 }
 
 impl LedgerDelivery {

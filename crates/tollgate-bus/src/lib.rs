@@ -10,6 +10,7 @@ pub mod jobs;
 pub mod ledger;
 mod payload;
 pub mod presence;
+mod pull;
 mod runner;
 mod serve;
 pub mod subject;

@@ -12,8 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-/// How many calls the log keeps; older ones are dropped from the log, not from the stats.
-const LOG_LENGTH: usize = 100_000;
+/// How many calls the log keeps unless told; older ones are dropped from the log, not from the stats.
+pub(crate) const LOG_LENGTH: usize = 100_000;
 
 /// How a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,9 +96,10 @@ pub struct Call {
 }
 
 /// The stats and the log, shared by all connections.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Counter {
     inner: Arc<Mutex<Inner>>,
+    log_length: usize,
 }
 
 #[derive(Default)]
@@ -122,6 +123,13 @@ impl Inner {
 }
 
 impl Counter {
+    pub(crate) fn new(log_length: usize) -> Self {
+        Self {
+            inner: Arc::default(),
+            log_length,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // The data is plain counts, valid after any panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -165,7 +173,7 @@ impl Counter {
             ended_ms: None,
         });
         let number = inner.forgotten + inner.log.len() as u64 - 1;
-        if inner.log.len() > LOG_LENGTH {
+        if inner.log.len() > self.log_length {
             inner.log.pop_front();
             inner.forgotten += 1;
         }

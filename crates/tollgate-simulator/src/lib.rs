@@ -10,7 +10,7 @@
 //!   `GET /v1/models`: OpenAI and Azure. `POST /v1/messages`, `/v1/messages/count_tokens`: Anthropic.
 //!   `POST /v1beta/models/{model}:{method}` and the same below `/v1/projects/…`: Gemini and Vertex AI.
 //!   `POST /model/{model}/converse` and `/converse-stream`: Bedrock. Any key but `sk-invalid` is good.
-//! - `GET /stats`: [`Stats`]. `GET /calls?since=N`: the log as [`Call`]s, from call number N on, the last 100,000 kept.
+//! - `GET /stats`: [`Stats`]. `GET /calls?since=N`: the log as [`Call`]s, from call number N on; the last 100,000 are kept unless told.
 //! - `GET /script`, `PUT /script`: the [`Script`]; a bad one is a 400 that says what is wrong.
 //! - `POST /reset`: zeroes counts and log, and starts the script's sequence of trouble anew.
 //!
@@ -52,7 +52,7 @@ pub use self::{
     serve::run,
 };
 use self::{
-    count::{Counter, Ticket},
+    count::{Counter, LOG_LENGTH, Ticket},
     script::Behaviour,
     trouble::{Draws, Trouble},
 };
@@ -90,9 +90,14 @@ impl Simulator {
     /// A provider with this script and nothing counted. The script is taken as it is: [`Script::validate`] tells
     /// whether it makes sense; rates out of range count as the nearest in range.
     pub fn new(script: Script) -> Self {
+        Self::keeping(LOG_LENGTH, script)
+    }
+
+    /// The same with a log of so many calls, of about 200 bytes each.
+    pub fn keeping(log_length: usize, script: Script) -> Self {
         Self {
             shared: Arc::new(Shared {
-                counter: Counter::default(),
+                counter: Counter::new(log_length),
                 active: Mutex::new(Active::new(script)),
             }),
         }
@@ -103,7 +108,7 @@ impl Simulator {
         self.shared.counter.stats()
     }
 
-    /// The log, oldest call first; the last 100,000 calls.
+    /// The log, oldest call first, as far as it is kept.
     pub fn calls(&self) -> Vec<Call> {
         self.calls_since(0)
     }

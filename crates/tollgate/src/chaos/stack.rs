@@ -23,6 +23,8 @@ const INGRESSES: usize = 3;
 const OTHERS: usize = 2;
 const READY: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
+/// More calls than hours of load make: the provider's log is compared whole.
+const LOG_LENGTH: usize = 50_000_000;
 /// A role that is killed all the time is started again all the time.
 const POLICY: Policy = Policy {
     first_wait: Duration::from_millis(100),
@@ -67,7 +69,7 @@ impl Stack {
             cut_rate: args.provider_errors / 2.0,
             ..Script::default()
         };
-        let (simulator, stop) = (Simulator::new(script), CancellationToken::new());
+        let (simulator, stop) = (Simulator::keeping(LOG_LENGTH, script), CancellationToken::new());
         let provider = TcpListener::bind("127.0.0.1:0").await?;
         let target = provider.local_addr()?.to_string();
         tokio::spawn(tollgate_simulator::run(provider, simulator.clone(), stop.clone()));
