@@ -218,7 +218,8 @@ async fn one_poisoned_event_costs_only_itself() {
     })
     .unwrap()
     .len();
-    let about = attempt(1000).attempt_id;
+    let poisoned = attempt(1000);
+    let about = format!("{}.{}", poisoned.request_id, poisoned.attempt_id);
     let expected = format!("{size} {LEDGER}.settled.{about}, 8 {LEDGER}.settled.nobody");
     stack.until(reasons, &expected).await;
     stack.end().await;

@@ -6,13 +6,13 @@
 
 mod dispatch;
 pub(crate) mod grpc;
+mod id;
 mod retry;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use sha2::{Digest, Sha256};
 use tollgate_bus::{Error as BusError, Jobs, jobs::Hints};
 use tollgate_config::{Entry, schema::JobSettings};
 use tollgate_proto::v1;
@@ -22,6 +22,7 @@ use tollgate_types::{
     ledger::RequestState,
 };
 
+use self::id::{Meant, fingerprint, named};
 use crate::reception::{Reception, Rejection};
 
 pub(crate) use dispatch::Dispatcher;
@@ -33,8 +34,6 @@ const MOST_TAGS: usize = 16;
 const LONGEST_NAME: usize = 64;
 const LONGEST_VALUE: usize = 256;
 const LONGEST_KEY: usize = 255;
-/// For the count of tries that [`JobDesk::once`] adds to a key.
-const ROOM: usize = 8;
 /// How often one idempotency key may be tried anew after a failure.
 const MOST_FAILURES: u32 = 50;
 
@@ -56,6 +55,8 @@ pub(crate) struct Submission {
     /// Model, and whether a stream is wanted, where the path says so and not the body.
     pub(crate) path: Option<(String, bool)>,
     pub(crate) idempotency_key: Option<String>,
+    /// How often the request of this key has failed before; each time it is a job of its own.
+    pub(crate) failures: u32,
     pub(crate) priority: Priority,
     pub(crate) not_before: Option<Millis>,
     pub(crate) deadline: Option<Millis>,
@@ -109,7 +110,9 @@ impl JobDesk {
         }
         let deadline = self.deadline(&submission, now)?;
         let key = submission.idempotency_key.as_deref();
-        let id = key.map_or_else(JobId::generate, |key| named(entry.caller.key_id, key));
+        let id = key.map_or_else(JobId::generate, |key| {
+            named(entry.caller.key_id, Meant::Key(key, submission.failures))
+        });
         let fingerprint = fingerprint(dialect, operation, &submission.body);
         // A body that is stored apart is stored before the job that names it.
         let payload = match key {
@@ -180,18 +183,13 @@ impl JobDesk {
         operation: Operation,
         submission: Submission,
     ) -> Result<Bytes, Rejection> {
-        let Some(given) = submission.idempotency_key.clone() else {
+        if submission.idempotency_key.is_none() {
             return Err(at("idempotency_key", "is missing"));
-        };
+        }
         let until = Millis::now().after(self.patience);
-        for times in 0..MOST_FAILURES {
-            let key = if times == 0 {
-                given.clone()
-            } else {
-                format!("{given} #{times}")
-            };
+        for failures in 0..MOST_FAILURES {
             let submission = Submission {
-                idempotency_key: Some(key),
+                failures,
                 priority: Priority::High,
                 brief: true,
                 ..submission.clone()
@@ -317,7 +315,7 @@ impl JobDesk {
         let now = Millis::now();
         // The body may be stored under the old job's name; it is kept as long from its own start, so it is stored anew.
         let body = self.jobs.fetch(&job.payload).await.map_err(away)?;
-        let again = named(key, &format!("retry of {}", job.id));
+        let again = named(key, Meant::RetryOf(job.id));
         let job = Job {
             id: again,
             payload: self.jobs.check_in(again, "request", body).await.map_err(away)?,
@@ -378,7 +376,7 @@ fn check(submission: &Submission) -> Result<(), Rejection> {
         !text.is_empty() && text.len() <= longest && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
     };
     let key = submission.idempotency_key.as_deref();
-    if key.is_some_and(|key| !printable(key, LONGEST_KEY + ROOM)) {
+    if key.is_some_and(|key| !printable(key, LONGEST_KEY)) {
         return Err(at("idempotency_key", "expected 1 to 255 printable ASCII characters"));
     }
     let plain = |name: &str| {
@@ -409,36 +407,9 @@ fn tagged(caller: &Caller, tags: BTreeMap<String, String>) -> Caller {
     caller
 }
 
-/// The job that the key's owner means by an idempotency key.
-fn named(key: KeyId, idempotency_key: &str) -> JobId {
-    let mut digest = Sha256::new();
-    digest.update(key.as_uuid().as_bytes());
-    digest.update(idempotency_key.as_bytes());
-    JobId::derived(&digest.finalize().into())
-}
-
-fn fingerprint(dialect: Dialect, operation: Operation, body: &[u8]) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    for name in [dialect.as_str(), operation.as_str()] {
-        digest.update(name.as_bytes());
-        digest.update([0]);
-    }
-    digest.update(body);
-    digest.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_means_one_job_of_one_owner() {
-        let (one, two) = (KeyId::generate(), KeyId::generate());
-        assert_eq!(named(one, "a"), named(one, "a"));
-        assert_ne!(named(one, "a"), named(two, "a"));
-        assert_ne!(named(one, "a"), named(one, "b"));
-        assert!(named(one, "a").to_string().parse::<JobId>().is_ok());
-    }
 
     #[test]
     fn names_are_checked_before_anything_is_stored() {
