@@ -94,7 +94,7 @@ impl Default for Policy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    Kill,
+    Signal(Signal),
     /// Ask it to end, and do not start it again.
     Stop,
     /// The budget is spent.
@@ -169,12 +169,32 @@ impl Supervisor {
 
     /// SIGKILL to the role's process, if there is one; the role is then restarted like any that died.
     pub async fn kill(&self, role: &str) -> Result<()> {
-        let order = self
-            .orders
-            .get(role)
-            .ok_or_else(|| Error::UnknownRole(role.to_owned()))?;
+        self.signal(role, Signal::KILL).await
+    }
+
+    /// Asks the role's process to end, and waits until another is ready; false if none is within `limit`.
+    pub async fn restart(&self, role: &str, limit: Duration) -> Result<bool> {
+        let before = self.pid(role);
+        self.signal(role, Signal::TERM).await?;
+        let mut states = self.states.clone();
+        let again = states.wait_for(|states| {
+            let state = states.get(role);
+            matches!(state, Some(RoleState::Ready { .. })) && state.and_then(RoleState::pid) != before
+        });
+        Ok(tokio::time::timeout(limit, again).await.is_ok_and(|seen| seen.is_ok()))
+    }
+
+    /// Holds the role's process where it is, as a machine does that swaps or is paused, or lets it go on.
+    pub async fn hold(&self, role: &str, hold: bool) -> Result<()> {
+        self.signal(role, if hold { Signal::STOP } else { Signal::CONT }).await
+    }
+
+    async fn signal(&self, role: &str, signal: Signal) -> Result<()> {
+        if !self.orders.contains_key(role) {
+            return Err(Error::UnknownRole(role.to_owned()));
+        }
         // A role that was stopped has nobody to take the order, and no process.
-        let _ = order.send(Order::Kill).await;
+        self.send(role, Order::Signal(signal)).await;
         Ok(())
     }
 
@@ -280,7 +300,7 @@ impl Keeper {
                     return Ended::ByItself { status: status.ok(), ready_for };
                 }
                 order = self.inbox.recv() => match order {
-                    Some(Order::Kill) => process.signal(Signal::KILL),
+                    Some(Order::Signal(signal)) => process.signal(signal),
                     Some(Order::Stop) => {
                         self.end(&mut process).await;
                         return Ended::ByOrder;
@@ -316,7 +336,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = sleep_until(end) => return false,
-                order = self.inbox.recv() => if order != Some(Order::Kill) {
+                order = self.inbox.recv() => if !matches!(order, Some(Order::Signal(_))) {
                     return true;
                 },
             }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{chaos, chat, check, init, jobs, keys, report, role, simulate, up};
+use crate::{
+    chaos::{self, Fault},
+    chat, check, init, jobs, keys, report, role, simulate, up,
+};
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
 #[derive(Parser)]
@@ -119,6 +122,9 @@ pub(crate) struct ChaosArgs {
     /// Share of calls that the provider answers with an error; half as many break off
     #[arg(long, default_value_t = 0.02)]
     pub(crate) provider_errors: f64,
+    /// What is done to it; anything but a blackout unless given. With `restart` alone, no request may fail
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::USUAL)]
+    pub(crate) faults: Vec<Fault>,
     /// Where logs, NATS and Postgres keep their files; a temporary folder unless given
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,

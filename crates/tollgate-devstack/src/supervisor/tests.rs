@@ -36,6 +36,37 @@ async fn next(changes: &mut broadcast::Receiver<RoleChange>) -> RoleState {
 }
 
 #[tokio::test]
+async fn a_role_is_restarted_by_its_own_end_and_held_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (supervisor, _changes) = Supervisor::start(vec![script("a", folder.path(), OBEDIENT)], quick());
+    assert!(supervisor.all_ready(LIMIT).await);
+    let first = supervisor.pid("a").unwrap();
+    assert!(supervisor.restart("a", LIMIT).await.unwrap());
+    let second = supervisor.pid("a").unwrap();
+    assert_ne!(first, second);
+    let stopped = || {
+        std::fs::read_to_string(format!("/proc/{second}/stat"))
+            .unwrap()
+            .contains(") T ")
+    };
+    for hold in [true, false] {
+        supervisor.hold("a", hold).await.unwrap();
+        timeout(LIMIT, async {
+            while stopped() != hold {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    assert!(matches!(
+        supervisor.restart("b", LIMIT).await,
+        Err(Error::UnknownRole(_))
+    ));
+    supervisor.stop(LIMIT).await;
+}
+
+#[tokio::test]
 async fn a_killed_role_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let (supervisor, mut changes) = Supervisor::start(vec![script("a", folder.path(), "exec sleep 60")], quick());

@@ -22,6 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 /// A submitter whose ingress has died tries the next one after this.
 const PAUSE: Duration = Duration::from_millis(100);
 const SUBMITTERS: usize = 8;
+/// Models: with all targets at the provider that things happen to, and with one elsewhere.
+pub(super) const ALONE: &str = "chaos";
+pub(super) const SPARED: &str = "spared";
 
 /// What the clients know.
 pub(super) struct Load {
@@ -45,6 +48,8 @@ struct Known {
     broken: u64,
     /// Answers that are not those of their question.
     wrong: u64,
+    /// Requests for a model with a second provider that nothing happens to, and how many of them failed.
+    spared: (u64, u64),
     /// Accepted jobs with what they ask.
     jobs: BTreeMap<JobId, String>,
 }
@@ -55,6 +60,7 @@ pub(super) struct Told {
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) broken: u64,
     pub(super) wrong: u64,
+    pub(super) spared: (u64, u64),
 }
 
 enum Heard {
@@ -92,6 +98,7 @@ impl Load {
             refused: known.refused.clone(),
             broken: known.broken,
             wrong: known.wrong,
+            spared: known.spared,
         }
     }
 
@@ -118,11 +125,17 @@ impl Load {
     async fn converse(&self, mut rng: StdRng, calm: CancellationToken) {
         while !calm.is_cancelled() {
             let text = format!("question {}", self.next());
-            let door = &self.doors[rng.random_range(0..self.doors.len())];
-            let heard = self.ask(door, &text, rng.random_bool(0.5)).await;
+            let (door, stream) = (rng.random_range(0..self.doors.len()), rng.random_bool(0.5));
+            let model = if rng.random_bool(0.5) { ALONE } else { SPARED };
+            let heard = self.ask(door, model, &text, stream).await;
             let mut pause = Duration::ZERO;
             {
                 let mut known = self.lock();
+                let spared = (model == SPARED).then_some(&mut known.spared);
+                if let Some((all, failed)) = spared {
+                    *all += 1;
+                    *failed += u64::from(!matches!(heard, Heard::Answered(..)));
+                }
                 match heard {
                     Heard::Answered(id, said) => {
                         *known.answered.entry(id).or_default() += 1;
@@ -142,13 +155,22 @@ impl Load {
         }
     }
 
-    async fn ask(&self, door: &str, text: &str, stream: bool) -> Heard {
-        let body = json!({ "model": "chaos", "stream": stream, "messages": [{ "role": "user", "content": text }] });
-        let request = self
-            .client
-            .post(format!("{}/v1/chat/completions", door))
-            .bearer_auth(&self.key);
-        let Ok(response) = request.body(body.to_string()).send().await else {
+    /// As through a balancer: where nobody listens, the next one is asked.
+    async fn ask(&self, door: usize, model: &str, text: &str, stream: bool) -> Heard {
+        let body = json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": text }] });
+        let body = body.to_string();
+        let mut sent = None;
+        for door in self.doors.iter().cycle().skip(door).take(self.doors.len()) {
+            let request = self.client.post(format!("{door}/v1/chat/completions"));
+            match request.bearer_auth(&self.key).body(body.clone()).send().await {
+                Err(error) if error.is_connect() => {}
+                other => {
+                    sent = other.ok();
+                    break;
+                }
+            }
+        }
+        let Some(response) = sent else {
             return Heard::Broken;
         };
         let id = response
@@ -175,7 +197,7 @@ impl Load {
             let priority = ["low", "normal", "high"][rng.random_range(0..3)];
             let body = json!({
                 "url": "/v1/chat/completions",
-                "body": { "model": "chaos", "messages": [{ "role": "user", "content": text }] },
+                "body": { "model": ALONE, "messages": [{ "role": "user", "content": text }] },
                 "idempotency_key": format!("chaos-{number}"), "priority": priority, "batch": "chaos",
             });
             // The same key until some ingress says that it has it. Who stops asking has not been promised anything.

@@ -16,9 +16,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ChaosArgs;
+pub(crate) use faults::Fault;
 use faults::Faults;
 use load::Load;
 use stack::Stack;
+
+impl ChaosArgs {
+    /// Nothing happens that may fail a request.
+    fn only_restarts(&self) -> bool {
+        self.faults.iter().all(|fault| *fault == Fault::Restart) && self.provider_errors == 0.0
+    }
+}
 
 /// After the faults, everything has this long to come to its end.
 const CALM: Duration = Duration::from_secs(180);
@@ -36,7 +44,7 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let calm = CancellationToken::new();
     let load = Arc::new(Load::new(&stack, seed, args.jobs_per_second, args.clients)?);
     let driving = tokio::spawn(Arc::clone(&load).drive(calm.clone()));
-    let mut faults = Faults::new(stack, StdRng::seed_from_u64(seed));
+    let mut faults = Faults::new(stack, args.faults.clone(), StdRng::seed_from_u64(seed));
     let broken = tokio::select! {
         broken = faults.make(begun + time) => broken,
         signal = tokio::signal::ctrl_c() => signal.map_err(Into::into),
@@ -44,11 +52,11 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     calm.cancel();
     driving.await?;
     broken?;
-    let (mut stack, made) = faults.end();
+    let (mut stack, made) = faults.end().await;
     eprintln!("  calm: waiting for everything to end");
     stack.heal().await?;
     let settled = stack.settle(&load, CALM).await;
-    let books = reconcile::compare(&stack, &load, &made).await;
+    let books = reconcile::compare(&stack, &load, &made, args.only_restarts()).await;
     stack.stop().await;
     settled?;
     let books = books?;

@@ -60,7 +60,7 @@ impl fmt::Display for Books {
     }
 }
 
-pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made) -> anyhow::Result<Books> {
+pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made, only_restarts: bool) -> anyhow::Result<Books> {
     let mut books = Books::default();
     for (what, count) in made {
         books.counts.push((what, *count));
@@ -77,6 +77,9 @@ pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made) -> anyhow::
         "  connections that broke, mostly with their ingress",
         usize::try_from(told.broken)?,
     );
+    books.count("  with a second provider", usize::try_from(told.spared.0)?);
+    books.count("    that failed nevertheless", usize::try_from(told.spared.1)?);
+    let failed = told.broken + told.refused.values().sum::<u64>();
     books.refused = told.refused;
     books.count("jobs accepted", accepted.len());
     books.count(
@@ -152,6 +155,13 @@ pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made) -> anyhow::
         "answers to another question",
         std::iter::repeat_n("", usize::try_from(told.wrong)?),
     );
+
+    if only_restarts {
+        books.differ(
+            "requests that failed though roles were only restarted",
+            std::iter::repeat_n("", usize::try_from(failed)?),
+        );
+    }
 
     // Jobs: what was accepted has ended, answered, with its own answer.
     books.differ(

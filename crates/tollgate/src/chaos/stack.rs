@@ -1,6 +1,6 @@
 //! What is broken: several processes of each role, NATS, Postgres, and a provider behind a wire that can be cut.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{net::TcpListener, time::Instant};
@@ -15,7 +15,10 @@ use tollgate_devstack::{
 };
 use tollgate_simulator::{Script, Simulator};
 
-use super::{load::Load, proxy::Wire};
+use super::{
+    load::{ALONE, Load, SPARED},
+    proxy::Wire,
+};
 use crate::{cli::ChaosArgs, init, keys::hex};
 
 /// Processes of each role.
@@ -36,7 +39,7 @@ const POLICY: Policy = Policy {
 pub(super) struct Stack {
     pub(super) nats: Nats,
     pub(super) postgres: Postgres,
-    pub(super) roles: Supervisor,
+    pub(super) roles: Arc<Supervisor>,
     pub(super) names: Vec<String>,
     pub(super) wire: Wire,
     pub(super) simulator: Simulator,
@@ -72,6 +75,7 @@ impl Stack {
         let (simulator, stop) = (Simulator::keeping(LOG_LENGTH, script), CancellationToken::new());
         let provider = TcpListener::bind("127.0.0.1:0").await?;
         let target = provider.local_addr()?.to_string();
+        let spare = format!("http://{target}");
         tokio::spawn(tollgate_simulator::run(provider, simulator.clone(), stop.clone()));
         let near = TcpListener::bind("127.0.0.1:0").await?;
         let address = near.local_addr()?;
@@ -79,7 +83,7 @@ impl Stack {
         let passing = tokio::spawn(wire.clone().run(near, target));
         let key = "tg_chaos".to_owned();
         let file = folder.data.join("tollgate.yaml");
-        fs::write(&file, configuration(&key, &format!("http://{address}")))?;
+        fs::write(&file, configuration(&key, &format!("http://{address}"), &spare))?;
         let config = tollgate_config::load(&file)?;
         let mut with_nats = config.clone();
         with_nats.bus.url = nats.url().to_owned();
@@ -99,7 +103,7 @@ impl Stack {
         Ok(Self {
             nats,
             postgres,
-            roles,
+            roles: Arc::new(roles),
             names,
             wire,
             simulator,
@@ -166,7 +170,9 @@ impl Stack {
     }
 
     pub(super) async fn stop(self) {
-        self.roles.stop(STOP).await;
+        if let Some(roles) = Arc::into_inner(self.roles) {
+            roles.stop(STOP).await;
+        }
         let _ = tokio::join!(self.nats.stop(), self.postgres.stop());
     }
 }
@@ -197,9 +203,11 @@ impl Launch {
             let screen = [("TOLLGATE_SCREEN_LISTEN", listen()?)];
             roles.push(self.role(&format!("guardrail-{number}"), &["guardrail"], &screen)?);
             roles.push(self.role(&format!("router-{number}"), &["router"], &[])?);
-            let secret = [("CHAOS_KEY", "sk-chaos".to_owned())];
-            let worker = ["worker", "--provider", "simulator"];
-            roles.push(self.role(&format!("worker-{number}"), &worker, &secret)?);
+            for (name, provider) in [("worker", "simulator"), ("spare", "spare")] {
+                let secret = [("CHAOS_KEY", "sk-chaos".to_owned())];
+                let worker = ["worker", "--provider", provider];
+                roles.push(self.role(&format!("{name}-{number}"), &worker, &secret)?);
+            }
             let audit = [
                 ("DATABASE_URL", self.database.clone()),
                 ("TOLLGATE_AUDIT_LISTEN", listen()?),
@@ -228,15 +236,18 @@ impl Launch {
     }
 }
 
-fn configuration(key: &str, provider: &str) -> String {
+/// `provider` is behind the wire, `spare` is the same without one.
+fn configuration(key: &str, provider: &str, spare: &str) -> String {
     let hash = hex(&tollgate_config::hash_key(key));
     format!(
         "keys:
   - {{name: chaos, hash: 'sha256:{hash}', permissions: [complete, report]}}
 providers:
   - {{name: simulator, base_url: '{provider}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
+  - {{name: spare, base_url: '{spare}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
 models:
-  - {{name: chaos, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
+  - {{name: {ALONE}, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
+  - {{name: {SPARED}, targets: [{{provider: simulator, model: sim-mini}}, {{provider: spare, model: sim-mini}}]}}
 ingress:
   request_timeout: 20s
   jobs: {{min_backoff: 200ms, max_backoff: 2s, max_failed_calls: 1000, deadline: 1h}}
