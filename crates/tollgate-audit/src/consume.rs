@@ -4,13 +4,7 @@
 //! what it delivers twice in the meantime changes nothing. An event that the database can never take is set aside, so
 //! that it holds up nobody.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
@@ -27,35 +21,12 @@ const FETCH_WAIT: Duration = Duration::from_secs(1);
 /// After this a write is given up and tried again: a wire may be cut without either end hearing of it.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Whether the consumer has read all that the stream holds. Until then a settlement may be waiting there for an attempt
-/// that looks like an orphan.
-#[derive(Clone, Default)]
-pub(crate) struct CaughtUp(Arc<AtomicBool>);
-
-impl CaughtUp {
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    fn set(&self, caught_up: bool) {
-        self.0.store(caught_up, Ordering::Release);
-    }
-}
-
-/// How a batch got into the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    AtOnce,
-    AfterWaiting,
-}
-
 /// Moves events from the stream to the store.
 pub(crate) struct Consume {
     pub(crate) store: Store,
     pub(crate) consumer: LedgerConsumer,
     /// Events in a transaction, at most.
     pub(crate) batch: usize,
-    pub(crate) caught_up: CaughtUp,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
 }
@@ -76,18 +47,12 @@ impl Consume {
                     }
                 }
             }
-            let fetched = tokio::select! {
-                () = stop.cancelled() => break,
-                fetched = self.consumer.fetch(self.batch, FETCH_WAIT) => fetched,
-            };
-            match fetched {
+            // Not given up at `stop`: what is on its way would lie unacknowledged until its time is over.
+            match self.consumer.fetch(self.batch, FETCH_WAIT).await {
                 Ok(deliveries) => {
-                    let more_may_wait = deliveries.len() >= self.batch;
-                    let Some(written) = self.absorb(deliveries, &stop).await else {
+                    if !self.absorb(deliveries, &stop).await {
                         break;
-                    };
-                    // After a wait for the database the fetch says nothing about what has come since.
-                    self.caught_up.set(written == Written::AtOnce && !more_may_wait);
+                    }
                     self.readiness.set(true);
                     pause = Pause::default();
                 }
@@ -100,13 +65,11 @@ impl Consume {
         self.readiness.set(false);
     }
 
-    /// Writes what was delivered, however long the database is away, and acknowledges it. `None` when `stop` came first.
-    async fn absorb(&self, deliveries: Vec<LedgerDelivery>, stop: &CancellationToken) -> Option<Written> {
+    /// Writes what was delivered, however long the database is away, and acknowledges it. False when `stop` came first.
+    async fn absorb(&self, deliveries: Vec<LedgerDelivery>, stop: &CancellationToken) -> bool {
         let mut pause = Pause::default();
-        let mut written = Written::AtOnce;
         let messages: Vec<Message<'_>> = deliveries.iter().map(Message::from).collect();
         while let Err(error) = write(&self.store, &self.metrics, &messages).await {
-            written = Written::AfterWaiting;
             self.trouble(
                 chain(&error),
                 "the ledger's database is away, events wait",
@@ -115,7 +78,7 @@ impl Consume {
             )
             .await;
             if stop.is_cancelled() {
-                return None;
+                return false;
             }
         }
         for delivery in deliveries {
@@ -129,12 +92,11 @@ impl Consume {
                 );
             }
         }
-        Some(written)
+        true
     }
 
     async fn trouble(&self, error: String, what: &str, pause: &mut Pause, stop: &CancellationToken) {
         self.readiness.set(false);
-        self.caught_up.set(false);
         let wait = pause.next();
         tracing::warn!(error, wait_ms = wait.as_millis(), "{what}");
         stop.run_until_cancelled(tokio::time::sleep(wait)).await;

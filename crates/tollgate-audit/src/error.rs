@@ -9,6 +9,8 @@ pub enum Error {
     /// An event that cannot be recorded, however often it is tried. Names what is wrong, never the content.
     #[error("event {sequence} of the ledger stream cannot be recorded: {reason}")]
     Refused { sequence: u64, reason: &'static str },
+    #[error("the queue")]
+    Bus(#[from] tollgate_bus::Error),
     #[error("the database")]
     Database(#[from] sqlx::Error),
     #[error("cannot bring the database's tables up to date")]

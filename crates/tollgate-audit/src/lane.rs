@@ -29,13 +29,14 @@ impl Lane {
             mut questions,
         } = self;
         let answering = async {
-            while let Some(question) = questions.next().await {
+            while let Some(Some(question)) = stop.run_until_cancelled(questions.next()).await {
                 let answer = store.list_jobs(question.query.clone()).await;
                 question.answer(answer).await;
             }
         };
         let writing = async {
-            loop {
+            // What is on its way is not given up at `stop`: it would lie unacknowledged until its time is over.
+            while !stop.is_cancelled() {
                 let pause = match write(&store, &records).await {
                     Ok(0) => IDLE,
                     Ok(_) => continue,
@@ -44,15 +45,10 @@ impl Lane {
                         TROUBLE
                     }
                 };
-                tokio::time::sleep(pause).await;
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            // The subscription ends with the connection, which takes the process with it.
-            () = answering => stop.cancelled().await,
-            () = writing => {}
-        }
+        tokio::join!(answering, writing);
     }
 }
 

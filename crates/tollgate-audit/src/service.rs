@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tollgate_bus::{
     jobs::{JobQuestions, JobRecords},
-    ledger::LedgerConsumer,
+    ledger::{LedgerConsumer, LedgerProgress},
 };
 use tollgate_config::{Keyring, schema::Audit};
 use tollgate_proto::{DESCRIPTORS, v1::reports_server::ReportsServer};
@@ -24,7 +24,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 
 use crate::{
     Error, Store,
-    consume::{CaughtUp, Consume, chain},
+    consume::{Consume, chain},
     grpc::Reports,
     lane::Lane,
 };
@@ -58,19 +58,17 @@ impl Service {
     ) -> Result<Self, Error> {
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
         let store = Store::connect(url.expose_secret(), config.max_connections)?;
-        let caught_up = CaughtUp::default();
         let orphans = Orphans {
             store: store.clone(),
             grace: config.orphan_grace,
             interval: config.orphan_interval,
-            caught_up: caught_up.clone(),
+            progress: streams.ledger.progress(),
             metrics: metrics.clone(),
         };
         let consume = Consume {
             store: store.clone(),
             consumer: streams.ledger,
             batch: config.batch.max(1),
-            caught_up,
             metrics,
             readiness,
         };
@@ -149,29 +147,51 @@ struct Orphans {
     store: Store,
     grace: Duration,
     interval: Duration,
-    caught_up: CaughtUp,
+    progress: LedgerProgress,
     metrics: Metrics,
+}
+
+/// A moment, and the place of the last event stored by then.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Millis,
+    stored: u64,
 }
 
 impl Orphans {
     async fn run(self, stop: CancellationToken) {
         let mut ticks = interval(self.interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut mark = None;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if !self.caught_up.get() {
-                continue;
-            }
-            match self.store.orphan(Millis::now(), self.grace).await {
-                Ok(0) => {}
-                Ok(found) => {
-                    self.metrics.orphans.add(found, &[]);
-                    tracing::warn!(
-                        attempts = found,
-                        "nobody saw the end of these attempts, their cost is estimated"
-                    );
-                }
+            match self.look(mark).await {
+                Ok(next) => mark = next,
                 Err(error) => tracing::warn!(error = %chain(&error), "cannot look for orphans"),
             }
         }
+    }
+
+    /// An attempt is an orphan as of a moment only when every event that was stored until then is in the database, whichever
+    /// replica of audit had it in hand: its settlement may be among them.
+    async fn look(&self, mark: Option<Mark>) -> Result<Option<Mark>, Error> {
+        let mark = match mark {
+            Some(mark) => mark,
+            None => Mark {
+                at: Millis::now(),
+                stored: self.progress.stored().await?,
+            },
+        };
+        if self.progress.acknowledged().await? < mark.stored {
+            return Ok(Some(mark));
+        }
+        let found = self.store.orphan(mark.at, self.grace).await?;
+        if found > 0 {
+            self.metrics.orphans.add(found, &[]);
+            tracing::warn!(
+                attempts = found,
+                "nobody saw the end of these attempts, their cost is estimated"
+            );
+        }
+        Ok(None)
     }
 }

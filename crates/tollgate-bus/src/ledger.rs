@@ -151,7 +151,32 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 /// Reads events, in the stream's order, each until it is acknowledged.
 pub struct LedgerConsumer {
+    jetstream: jetstream::Context,
     consumer: Consumer<Config>,
+}
+
+/// Tells how far the ledger has been read, by all that read it as audit.
+#[derive(Clone)]
+pub struct LedgerProgress {
+    jetstream: jetstream::Context,
+    consumer: Consumer<Config>,
+}
+
+impl LedgerProgress {
+    /// The place of the last event that is stored.
+    pub async fn stored(&self) -> Result<u64, Error> {
+        let stream = self.jetstream.get_stream_no_info(subject::LEDGER_STREAM).await;
+        let stream = stream.map_err(|error| Error::Ledger(error.into()))?;
+        let info = stream.get_info().await.map_err(|error| Error::Ledger(error.into()))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// The place up to which every event has been acknowledged.
+    pub async fn acknowledged(&self) -> Result<u64, Error> {
+        let info = self.consumer.get_info().await;
+        let info = info.map_err(|error| Error::Ledger(error.into()))?;
+        Ok(info.ack_floor.stream_sequence)
+    }
 }
 
 /// An event as the stream delivered it.
@@ -178,7 +203,19 @@ impl LedgerConsumer {
             .get_consumer_from_stream(subject::LEDGER_CONSUMER, subject::LEDGER_STREAM)
             .await
             .map_err(|error| Error::Ledger(error.into()))?;
-        Ok(Self { consumer })
+        Ok(Self {
+            jetstream: jetstream.clone(),
+            consumer,
+        })
+    }
+
+    /// To be asked how far the events have been read.
+    #[must_use]
+    pub fn progress(&self) -> LedgerProgress {
+        LedgerProgress {
+            jetstream: self.jetstream.clone(),
+            consumer: self.consumer.clone(),
+        }
     }
 
     /// Up to `max` events; fewer, or none, when `wait` has passed.

@@ -2,7 +2,12 @@
 
 use std::{convert::Infallible, io, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Version, header::CONNECTION},
+};
+use futures::FutureExt;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -16,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A client that takes longer to send its head is not one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long connections stay open when the process is to end: whoever asks in that time is answered and told to close, so
+/// that no request meets a connection that is being closed.
+const LINGER: Duration = Duration::from_secs(2);
 /// After an error that is not the client's, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -26,7 +34,7 @@ pub(crate) struct HeadLimits {
     pub(crate) bytes: usize,
 }
 
-/// Serves `routes` until `stop`, then until the last connection has ended.
+/// Serves `routes` until `stop`, then until the last connection has ended. Nobody who has connected is turned away.
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,
@@ -54,7 +62,7 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, &server, routes.clone(), &graceful));
+                connections.spawn(connection(stream, &server, routes.clone(), &graceful, &stop));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -62,8 +70,15 @@ pub(crate) async fn serve(
             }
         }
     }
+    // Those that the kernel has let in already.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        connections.spawn(connection(stream, &server, routes.clone(), &graceful, &stop));
+    }
     drop(listener);
-    graceful.shutdown().await;
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LINGER, all).await.is_err() {
+        graceful.shutdown().await;
+    }
     while connections.join_next().await.is_some() {}
     Ok(())
 }
@@ -73,11 +88,23 @@ fn connection(
     server: &auto::Builder<TokioExecutor>,
     routes: Router,
     graceful: &GracefulShutdown,
+    stop: &CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
     prepare(&stream);
+    let stop = stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut routes = routes.clone();
-        async move { Ok::<Response<Body>, Infallible>(call(&mut routes, request).await) }
+        let (mut routes, stop) = (routes.clone(), stop.clone());
+        async move {
+            let http2 = request.version() == Version::HTTP_2;
+            let mut response = call(&mut routes, request).await;
+            // HTTP/2 has a message of its own for this.
+            if stop.is_cancelled() && !http2 {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<Response<Body>, Infallible>(response)
+        }
     });
     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tollgate_audit::{Service, Streams, migrate};
+use tollgate_audit::{Service, Store, Streams, migrate};
 use tollgate_bus::{
     Bus,
+    ledger::LedgerDelivery,
     subject::{LEDGER, LEDGER_CONSUMER, LEDGER_STREAM},
 };
 use tollgate_config::{
@@ -39,6 +40,11 @@ struct Stack {
 
 impl Stack {
     async fn start() -> Self {
+        Self::beside_another(&[]).await.0
+    }
+
+    /// With `events` in the hands of another replica, which has not acknowledged them.
+    async fn beside_another(events: &[LedgerEvent]) -> (Self, Vec<LedgerDelivery>) {
         let paths = Paths::temporary().unwrap();
         let mut options = NatsOptions::new(paths.clone());
         options.sync = SyncInterval::Every(Duration::from_secs(60));
@@ -56,6 +62,15 @@ impl Stack {
         config.audit.orphan_interval = Duration::from_millis(50);
         let bus = Bus::connect(&config.bus, "test").await.unwrap();
         bus.init().await.unwrap();
+        for event in events {
+            bus.ledger().publish(event).await.unwrap();
+        }
+        let mut another = bus.ledger_consumer().await.unwrap();
+        let held = match events.len() {
+            0 => Vec::new(),
+            count => another.fetch(count, LIMIT).await.unwrap(),
+        };
+        assert_eq!(held.len(), events.len());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -77,7 +92,7 @@ impl Stack {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(service.unwrap().run(stop.clone()));
-        Self {
+        let stack = Self {
             bus,
             raw: async_nats::connect(nats.url()).await.unwrap(),
             postgres,
@@ -87,7 +102,8 @@ impl Stack {
             service: running,
             _nats: nats,
             _paths: paths,
-        }
+        };
+        (stack, held)
     }
 
     async fn publish(&self, event: LedgerEvent) {
@@ -256,6 +272,27 @@ async fn a_database_that_dies_is_waited_for() {
         .await;
     stack.until("SELECT count(*)::text FROM attempt_corrections", "0").await;
     stack.until_ready(true).await;
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_replica_has_in_hand_is_no_orphan() {
+    let (stack, held) = Stack::beside_another(&[settled(1)]).await;
+    // Overdue for long, and its settlement is nowhere that this replica could see it.
+    stack.publish(started(1)).await;
+    stack.publish(started(2)).await;
+    stack.until("SELECT count(*)::text FROM attempts", "2").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let states = "SELECT string_agg(state, ' ' ORDER BY attempt_id) FROM attempts";
+    assert_eq!(stack.text(states).await.as_deref(), Ok("open open"));
+    for delivery in held {
+        let event = delivery.event.as_ref().unwrap().clone();
+        let store = Store::connect(stack.postgres.url(), 1).unwrap();
+        store.record(&[(delivery.sequence, event)]).await.unwrap();
+        delivery.ack().await.unwrap();
+    }
+    stack.until(states, "settled orphaned").await;
+    stack.until("SELECT count(*)::text FROM attempt_corrections", "0").await;
     stack.end().await;
 }
 

@@ -44,8 +44,8 @@ struct Known {
     answered: BTreeMap<RequestId, u32>,
     /// Clear refusals by code.
     refused: BTreeMap<String, u64>,
-    /// Connections that broke before the end was clear.
-    broken: u64,
+    /// Connections that broke before the end was clear, and what the client heard of one.
+    broken: (u64, String),
     /// Answers that are not those of their question.
     wrong: u64,
     /// Requests for a model with a second provider that nothing happens to, and how many of them failed.
@@ -58,7 +58,7 @@ struct Known {
 pub(super) struct Told {
     pub(super) answered: BTreeSet<RequestId>,
     pub(super) refused: BTreeMap<String, u64>,
-    pub(super) broken: u64,
+    pub(super) broken: (u64, String),
     pub(super) wrong: u64,
     pub(super) spared: (u64, u64),
 }
@@ -66,7 +66,7 @@ pub(super) struct Told {
 enum Heard {
     Answered(RequestId, String),
     Refused(String),
-    Broken,
+    Broken(String),
 }
 
 impl Load {
@@ -96,7 +96,7 @@ impl Load {
         Told {
             answered: known.answered.keys().copied().collect(),
             refused: known.refused.clone(),
-            broken: known.broken,
+            broken: known.broken.clone(),
             wrong: known.wrong,
             spared: known.spared,
         }
@@ -145,8 +145,8 @@ impl Load {
                         *known.refused.entry(code).or_default() += 1;
                         pause = PAUSE;
                     }
-                    Heard::Broken => {
-                        known.broken += 1;
+                    Heard::Broken(how) => {
+                        known.broken = (known.broken.0 + 1, format!("{how}, {text}"));
                         pause = PAUSE;
                     }
                 }
@@ -159,32 +159,34 @@ impl Load {
     async fn ask(&self, door: usize, model: &str, text: &str, stream: bool) -> Heard {
         let body = json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": text }] });
         let body = body.to_string();
-        let mut sent = None;
+        let mut sent = Err("nobody listens".to_owned());
         for door in self.doors.iter().cycle().skip(door).take(self.doors.len()) {
             let request = self.client.post(format!("{door}/v1/chat/completions"));
             match request.bearer_auth(&self.key).body(body.clone()).send().await {
                 Err(error) if error.is_connect() => {}
                 other => {
-                    sent = other.ok();
+                    sent = other.map_err(|error| format!("no answer: {error:?}"));
                     break;
                 }
             }
         }
-        let Some(response) = sent else {
-            return Heard::Broken;
+        let response = match sent {
+            Ok(response) => response,
+            Err(how) => return Heard::Broken(how),
         };
         let id = response
             .headers()
             .get("x-request-id")
             .and_then(|id| id.to_str().ok()?.parse().ok());
-        let Ok(body) = response.text().await else {
-            return Heard::Broken;
+        let body = match response.text().await {
+            Ok(body) => body,
+            Err(error) => return Heard::Broken(format!("half an answer: {error:?}")),
         };
         let read = if stream { streamed(&body) } else { whole(&body) };
         match (read, id) {
             (Some(Ok(said)), Some(id)) => Heard::Answered(id, said),
             (Some(Err(code)), _) => Heard::Refused(code),
-            _ => Heard::Broken,
+            _ => Heard::Broken("an answer without an end".to_owned()),
         }
     }
 

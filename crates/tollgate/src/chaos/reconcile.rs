@@ -75,11 +75,11 @@ pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made, only_restar
     books.count("interactive requests answered", told.answered.len());
     books.count(
         "  connections that broke, mostly with their ingress",
-        usize::try_from(told.broken)?,
+        usize::try_from(told.broken.0)?,
     );
     books.count("  with a second provider", usize::try_from(told.spared.0)?);
     books.count("    that failed nevertheless", usize::try_from(told.spared.1)?);
-    let failed = told.broken + told.refused.values().sum::<u64>();
+    let failed = told.broken.0 + told.refused.values().sum::<u64>();
     books.refused = told.refused;
     books.count("jobs accepted", accepted.len());
     books.count(
@@ -159,7 +159,7 @@ pub(super) async fn compare(stack: &Stack, load: &Load, made: &Made, only_restar
     if only_restarts {
         books.differ(
             "requests that failed though roles were only restarted",
-            std::iter::repeat_n("", usize::try_from(failed)?),
+            std::iter::repeat_n(&told.broken.1, usize::try_from(failed)?),
         );
     }
 
