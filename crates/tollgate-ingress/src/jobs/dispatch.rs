@@ -244,13 +244,12 @@ impl Dispatcher {
     }
 
     async fn attend(&self, job: &Job, tries: u32, cancelled: &CancellationToken) -> Verdict {
+        // In this order: whoever answers stores the end before the call is settled. Looked at the other way round, a dispatcher
+        // that is held in between would take the answered call for a failed one.
+        let fence = self.fence(job).await;
         match self.jobs.end_of(job.id).await {
             Ok(None) => {}
-            Ok(Some(_)) => {
-                // Its worker may have been lost between storing the answer and settling.
-                let _ = self.fence(job).await;
-                return Verdict::Done;
-            }
+            Ok(Some(_)) => return Verdict::Done,
             Err(error) => {
                 tracing::warn!(%error, "it cannot be told whether a job has ended");
                 return Verdict::Again(TROUBLE_PAUSE);
@@ -270,7 +269,7 @@ impl Dispatcher {
             self.jobs.note(job.id, note).await;
             return Verdict::Again(earliest.remaining(now));
         }
-        let fence = match self.fence(job).await {
+        let fence = match fence {
             Ok(fence) => fence,
             Err(verdict) => return verdict,
         };
