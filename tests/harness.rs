@@ -29,6 +29,8 @@ const LONGEST_TEST: Duration = Duration::from_secs(300);
 pub(crate) struct Options {
     /// Under `ingress:`, `audit:` … : lines of YAML by section, without indentation.
     pub(crate) settings: Vec<(&'static str, &'static str)>,
+    /// More entries of `models`.
+    pub(crate) models: &'static str,
     /// More lines at the top level.
     pub(crate) more: &'static str,
     pub(crate) script: Script,
@@ -394,6 +396,7 @@ fn configuration(options: &Options, simulator: &str) -> String {
     if options.dialects {
         models.push_str("  - {name: embed-gemini, targets: [{provider: sim-gemini, model: sim-embed}]}\n");
     }
+    models.push_str(options.models.trim_start_matches('\n'));
     let mut text = format!(
         "keys:
   - {{name: tests, hash: 'sha256:{}', permissions: [complete, report], tags: {{team: red}}}}

@@ -17,6 +17,7 @@ mod doors;
 mod failures;
 mod guardrails;
 mod harness;
+mod hedging;
 mod hostile;
 mod jobs;
 mod matrix;

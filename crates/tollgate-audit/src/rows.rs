@@ -175,6 +175,7 @@ pub(crate) struct Starts {
     pub(crate) request_id: Vec<Uuid>,
     pub(crate) generation: Vec<i64>,
     pub(crate) retry: Vec<i64>,
+    pub(crate) hedge: Vec<bool>,
     pub(crate) provider: Vec<String>,
     pub(crate) provider_model: Vec<String>,
     pub(crate) model: Vec<String>,
@@ -196,6 +197,7 @@ impl Starts {
         self.request_id.push(attempt.request_id.as_uuid());
         self.generation.push(attempt.generation.into());
         self.retry.push(attempt.retry.into());
+        self.hedge.push(attempt.hedge);
         self.provider.push(attempt.target.provider.clone());
         self.provider_model.push(attempt.target.model.clone());
         self.model.push(attempt.model.clone());

@@ -200,6 +200,7 @@ async fn upsert(
         &ends.cost_usd as &[Option<rust_decimal::Decimal>],
         &ends.ended_at as &[Option<chrono::DateTime<chrono::Utc>>],
         &ends.first_token_ms as &[Option<i64>],
+        &starts.hedge,
     )
     .fetch_all(connection)
     .await?;

@@ -126,6 +126,19 @@ pub struct Model {
     pub context_length_targets: Vec<ModelTarget>,
     /// Tried instead, when a provider's own rules refuse a prompt.
     pub content_policy_targets: Vec<ModelTarget>,
+    /// Whether a slow request is asked of a second target too.
+    pub hedge: Option<Hedge>,
+}
+
+/// `hedge` of a model: when a request that a client waits for is asked of a second target beside the first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hedge {
+    /// It has waited longer than this share of the model's last requests did, for the first piece of their answers.
+    pub percentile: f64,
+    /// It has waited at least this long.
+    pub min_delay: Duration,
+    /// Hedges are at most this share of the model's requests.
+    pub max_share: f64,
 }
 
 /// An entry of a model's `targets`.

@@ -4,6 +4,7 @@
 //! again under a higher generation when nobody claims it or its worker is lost before the first piece, and never again
 //! after that piece.
 
+mod hedge;
 mod ticket;
 
 use std::{
@@ -19,13 +20,14 @@ use tollgate_bus::{
     Bus, Ledger, Payloads,
     delivery::{Boxed, Line, LineEnd, Recipient, line},
 };
-use tollgate_config::schema;
+use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, label};
 use tollgate_types::{
-    AttemptId, ErrorCode, Failure, RequestId,
+    AttemptId, ErrorCode, Failure, RequestId, Target,
     envelope::{Claim, Refusal},
 };
 
+use hedge::Hedges;
 pub(crate) use ticket::{Event, Lane, Opening, Ticket};
 
 /// How long a client should wait when the desk is full.
@@ -33,15 +35,57 @@ const FULL_WAIT_MS: u64 = 1000;
 
 /// What reaches a request from outside.
 enum Word {
-    Claimed { attempt_id: AttemptId, end: LineEnd },
-    Concluded(Failure),
+    Claimed(Way, Answering),
+    Concluded(Way, Failure),
+}
+
+/// One of the two ways that a request may be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    First,
+    /// Beside the first, when that is slow.
+    Hedge,
+}
+
+/// Who was granted a claim, and the line to it.
+struct Answering {
+    attempt_id: AttemptId,
+    target: Target,
+    end: LineEnd,
 }
 
 /// A request that waits.
 struct Entry {
+    first: Sent,
+    hedge: Option<Sent>,
+    /// The highest generation that was sent.
+    last: u32,
+    word: mpsc::Sender<Word>,
+}
+
+/// A request as it was sent on one of its ways.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
     generation: u32,
     claimed: bool,
-    word: mpsc::Sender<Word>,
+}
+
+impl Entry {
+    fn sent(&mut self, way: Way) -> Option<&mut Sent> {
+        match way {
+            Way::First => Some(&mut self.first),
+            Way::Hedge => self.hedge.as_mut(),
+        }
+    }
+
+    /// The way that a message of this generation is about, if nobody has claimed it.
+    fn awaited(&self, generation: u32) -> Option<Way> {
+        let is = |sent: &Sent| sent.generation == generation && !sent.claimed;
+        if is(&self.first) {
+            return Some(Way::First);
+        }
+        self.hedge.as_ref().filter(|sent| is(sent)).map(|_| Way::Hedge)
+    }
 }
 
 /// All requests of this replica that are under way.
@@ -56,19 +100,16 @@ pub(crate) struct Desk {
     claim_timeout: Duration,
     request_timeout: Duration,
     max_resends: u32,
+    hedges: Hedges,
     /// The last steps of requests that have ended: what the ledger is told, what the store may forget.
     farewells: TaskTracker,
 }
 
 impl Desk {
-    pub(crate) fn new(
-        settings: &schema::Ingress,
-        address: String,
-        bus: Bus,
-        payloads: Payloads,
-        metrics: Metrics,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, address: String, bus: Bus, payloads: Payloads, metrics: Metrics) -> Self {
+        let settings = &config.ingress;
         Self {
+            hedges: Hedges::new(&config.models),
             entries: Mutex::default(),
             places: Arc::new(Semaphore::new(settings.max_in_flight)),
             address,
@@ -99,8 +140,12 @@ impl Desk {
         })?;
         let (word, words) = mpsc::channel(4);
         let entry = Entry {
-            generation: 0,
-            claimed: false,
+            first: Sent {
+                generation: 0,
+                claimed: false,
+            },
+            hedge: None,
+            last: 0,
             word,
         };
         self.lock().insert(opening.request_id, entry);
@@ -120,33 +165,63 @@ impl Desk {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a claim of the request possible again. None when it is claimed at this moment.
-    fn next_generation(&self, request_id: RequestId) -> Option<u32> {
+    /// A new generation of the request on this way, in place of the one before. None when that is claimed at this moment.
+    fn next_generation(&self, request_id: RequestId, way: Way) -> Option<u32> {
         let mut entries = self.lock();
-        let entry = entries.get_mut(&request_id).filter(|entry| !entry.claimed)?;
-        entry.generation += 1;
-        Some(entry.generation)
+        let entry = entries.get_mut(&request_id)?;
+        if entry.sent(way).is_some_and(|sent| sent.claimed) {
+            return None;
+        }
+        entry.last += 1;
+        let sent = Sent {
+            generation: entry.last,
+            claimed: false,
+        };
+        match way {
+            Way::First => entry.first = sent,
+            Way::Hedge => entry.hedge = Some(sent),
+        }
+        Some(sent.generation)
     }
 
-    fn unclaim(&self, request_id: RequestId) {
+    /// Makes a claim on this way possible again.
+    fn unclaim(&self, request_id: RequestId, way: Way) {
+        if let Some(sent) = self.lock().get_mut(&request_id).and_then(|entry| entry.sent(way)) {
+            sent.claimed = false;
+        }
+    }
+
+    /// The hedge is the first way from now on, and what was that is given up.
+    fn promote(&self, request_id: RequestId) {
+        if let Some(entry) = self.lock().get_mut(&request_id)
+            && let Some(hedge) = entry.hedge.take()
+        {
+            entry.first = hedge;
+        }
+    }
+
+    /// Nobody may claim the hedge any more.
+    fn forget_hedge(&self, request_id: RequestId) {
         if let Some(entry) = self.lock().get_mut(&request_id) {
-            entry.claimed = false;
+            entry.hedge = None;
         }
     }
 
     fn grant(&self, claim: &Claim) -> Result<Line, Refusal> {
         let mut entries = self.lock();
         let entry = entries.get_mut(&claim.request_id).ok_or(Refusal::Gone)?;
-        if entry.claimed || entry.generation != claim.generation {
-            return Err(Refusal::Stale);
-        }
+        let way = entry.awaited(claim.generation).ok_or(Refusal::Stale)?;
         let (line, end) = line();
-        let word = Word::Claimed {
+        let answering = Answering {
             attempt_id: claim.attempt_id,
+            target: claim.target.clone(),
             end,
         };
+        let word = Word::Claimed(way, answering);
         entry.word.try_send(word).map_err(|_| Refusal::Gone)?;
-        entry.claimed = true;
+        if let Some(sent) = entry.sent(way) {
+            sent.claimed = true;
+        }
         Ok(line)
     }
 }
@@ -164,11 +239,10 @@ impl Recipient for Desk {
     }
 
     fn conclude(&self, request_id: RequestId, generation: u32, failure: Failure) -> Boxed<'_, bool> {
-        let told = self
-            .lock()
-            .get(&request_id)
-            .filter(|entry| !entry.claimed && entry.generation == generation)
-            .is_some_and(|entry| entry.word.try_send(Word::Concluded(failure)).is_ok());
+        let told = self.lock().get(&request_id).is_some_and(|entry| {
+            let way = entry.awaited(generation);
+            way.is_some_and(|way| entry.word.try_send(Word::Concluded(way, failure)).is_ok())
+        });
         Box::pin(std::future::ready(told))
     }
 }

@@ -71,7 +71,7 @@ impl Service {
         let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
         let (payloads, lane) = (bus.payloads().await?, bus.jobs().await?);
         let desk = Arc::new(Desk::new(
-            &config.ingress,
+            config,
             address.clone(),
             bus.clone(),
             payloads,

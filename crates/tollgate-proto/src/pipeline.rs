@@ -31,6 +31,7 @@ impl From<Envelope> for v1::Envelope {
             failures: envelope.failures.into_iter().map(Into::into).collect(),
             headers: envelope.headers.into_iter().collect(),
             fence: envelope.fence,
+            hedged: envelope.hedged.map(Into::into),
         }
     }
 }
@@ -75,6 +76,7 @@ impl TryFrom<v1::Envelope> for Envelope {
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
             fence: wire.fence,
+            hedged: wire.hedged.map(TryInto::try_into).transpose()?,
         })
     }
 }

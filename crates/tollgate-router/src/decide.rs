@@ -94,7 +94,7 @@ impl Routes {
         // A worker that was busy made no call.
         let made_a_call = |failure: &&Failure| failure.code != ErrorCode::ProviderBusy;
         let calls = envelope.failures.iter().filter(made_a_call).count();
-        match self.best(targets, &envelope.failures, present) {
+        match self.best(targets, envelope, present) {
             Some((target, times)) if calls < self.max_attempts => {
                 if times > 0 && !present.budget.spend(&envelope.view.model) {
                     return Decision::GiveUp(summary(&envelope.failures));
@@ -109,12 +109,14 @@ impl Routes {
     fn best<'a>(
         &self,
         targets: &'a [Target],
-        failures: &[Failure],
+        envelope: &Envelope,
         present: &Present<'_>,
     ) -> Option<(&'a Target, usize)> {
-        let candidates = targets.iter().filter_map(|target| {
+        let elsewhere = |target: &&Target| envelope.hedged.as_ref() != Some(*target);
+        let candidates = targets.iter().filter(elsewhere).filter_map(|target| {
             let own = || {
-                failures
+                envelope
+                    .failures
                     .iter()
                     .filter(|failure| failure.target.as_ref() == Some(target))
             };
@@ -179,7 +181,7 @@ fn summary(failures: &[Failure]) -> Failure {
             failure.retry_after_ms(BUSY_WAIT_MS)
         }
         Some(failure) => failure,
-        None => Failure::new(ErrorCode::Internal, "the model has no target"),
+        None => Failure::new(ErrorCode::Internal, "the model has no target left"),
     }
 }
 
@@ -254,6 +256,7 @@ mod tests {
                 })
                 .collect(),
             fence: None,
+            hedged: None,
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Metrics {
     pub jobs: Counter<u64>,
     /// From a job's submission to its end.
     pub job_duration: Histogram<f64>,
+    /// Requests that were answered while a hedge was under way, by model and whether the hedge won or lost.
+    pub hedges: Counter<u64>,
     /// Targets that a router ejected, by provider.
     pub ejections: Counter<u64>,
     /// Messages that a stage handled, by stage and outcome.
@@ -98,6 +100,10 @@ impl Metrics {
             resends: counter("tollgate.resends", "requests sent again by their owner"),
             jobs: counter("tollgate.jobs", "jobs that ended"),
             job_duration: seconds("tollgate.job.duration", "from a job's submission to its end"),
+            hedges: counter(
+                "tollgate.hedges",
+                "requests answered while a second attempt was under way",
+            ),
             ejections: counter("tollgate.router.ejections", "targets that a router ejected"),
             stage_messages: counter("tollgate.stage.messages", "messages handled by a stage"),
             stage_duration: seconds("tollgate.stage.duration", "time a stage took for one message"),

@@ -208,6 +208,8 @@ pub struct Envelope {
     /// Of a job: the place in the ledger stream of its last call's `started`, 0 before the first. The next call is made only
     /// if no other has started since. Its worker goes on when the owner is lost, and stores the answer itself.
     pub fence: Option<u64>,
+    /// Of a hedge: where the request is under way already. Another target is to be called, or none.
+    pub hedged: Option<Target>,
 }
 
 /// A worker's request to be the one that calls the provider.

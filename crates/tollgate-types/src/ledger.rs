@@ -15,6 +15,9 @@ pub struct Attempt {
     pub generation: u32,
     /// Number of attempts of the same request that failed before this one.
     pub retry: u32,
+    /// It was made because another attempt of the request was slow.
+    #[serde(default)]
+    pub hedge: bool,
     pub target: Target,
     /// The public name under which the client asked for the model.
     pub model: String,

@@ -225,6 +225,7 @@ fn describe(envelope: &Envelope, target: &Target) -> Attempt {
         request_id: envelope.request_id,
         generation: envelope.generation,
         retry: u32::try_from(envelope.failures.len()).unwrap_or(u32::MAX),
+        hedge: envelope.hedged.is_some(),
         target: target.clone(),
         model: envelope.view.model.clone(),
         caller: envelope.caller.clone(),

@@ -183,6 +183,7 @@ pub(crate) fn attempt(number: u128) -> Attempt {
         request_id: RequestId::from(Uuid::from_u128(number << 64)),
         generation: 1,
         retry: 0,
+        hedge: false,
         target: Target {
             provider: "simulator".to_owned(),
             model: "sim-mini".to_owned(),

@@ -1,10 +1,10 @@
 //! The entries of lists: keys, models, policies. An entry with a mistake is left out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Checks, Key, Model, ModelTarget, Permission, Policy},
+    schema::{Checks, Hedge, Key, Model, ModelTarget, Permission, Policy},
     value,
 };
 
@@ -95,13 +95,26 @@ pub(super) fn model<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Model>
     };
     let context_length_targets = instead(&mut f, links, "context_length_targets");
     let content_policy_targets = instead(&mut f, links, "content_policy_targets");
+    let hedge = f.optional("hedge", hedge);
     f.finish();
     Some(Model {
         name: name?,
         targets: targets?,
         context_length_targets,
         content_policy_targets,
+        hedge,
     })
+}
+
+fn hedge(at: &Cursor<'_>) -> Option<Hedge> {
+    let mut f = at.fields()?;
+    let hedge = Hedge {
+        percentile: f.value("percentile", 0.95, |at| at.parse(value::share)),
+        min_delay: f.value("min_delay", Duration::from_millis(100), Cursor::duration),
+        max_share: f.value("max_share", 0.05, |at| at.parse(value::share)),
+    };
+    f.finish();
+    Some(hedge)
 }
 
 fn target<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<ModelTarget> {

@@ -1,5 +1,7 @@
 //! One request at the desk, from its opening to its terminal state.
 
+mod hedging;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,17 +10,15 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep_until},
 };
-use tollgate_bus::{
-    Hop,
-    delivery::{LineEnd, Piece},
-};
+use tollgate_bus::{Hop, delivery::Piece};
 use tollgate_telemetry::label;
 use tollgate_types::{
-    AttemptId, Caller, Dialect, Envelope, ErrorCode, Failure, Millis, Payload, RequestId, RequestView,
+    AttemptId, Caller, Dialect, Envelope, ErrorCode, Failure, Millis, Operation, Payload, RequestId, RequestView,
     ledger::{Conclusion, LedgerEvent, RequestState},
 };
 
-use super::{Desk, Word};
+use self::hedging::Hedging;
+use super::{Answering, Desk, Way, Word};
 
 /// A stored payload is fetched by each stage; this much time is allowed for each of its bytes.
 const BYTES_PER_MILLI: u64 = 2048;
@@ -63,7 +63,8 @@ pub(crate) struct Ticket {
     desk: Arc<Desk>,
     envelope: Envelope,
     words: mpsc::Receiver<Word>,
-    line: Option<(AttemptId, LineEnd)>,
+    line: Option<Answering>,
+    hedging: Hedging,
     /// Frames that the door has had.
     frames: u64,
     resends: u32,
@@ -108,10 +109,18 @@ impl Ticket {
                 Lane::Interactive => None,
                 Lane::Durable { fence, .. } => Some(fence),
             },
+            hedged: None,
         };
         Self {
             words,
             line: None,
+            hedging: match opening.lane {
+                Lane::Interactive if envelope.view.operation == Operation::Chat => {
+                    let slow = desk.hedges.begin(&envelope.view.model, envelope.view.stream);
+                    slow.map_or(Hedging::Off, |slow| Hedging::At(begun + slow))
+                }
+                _ => Hedging::Off,
+            },
             frames: 0,
             resends: 0,
             accepted_at: now,
@@ -155,11 +164,7 @@ impl Ticket {
     /// What happens next. After [`Event::End`] or [`Event::Failed`] nothing does.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            let step = match &mut self.line {
-                None => self.await_claim().await,
-                Some(_) => self.await_piece().await,
-            };
-            match step {
+            match self.step().await {
                 Step::Again => {}
                 Step::Give(event) => {
                     match &event {
@@ -190,46 +195,65 @@ impl Ticket {
         }
     }
 
-    async fn await_claim(&mut self) -> Step {
+    async fn step(&mut self) -> Step {
+        let wake = self.wake_at();
+        let hedge = match &mut self.hedging {
+            Hedging::Open(answering) => Some(answering),
+            _ => None,
+        };
         tokio::select! {
             biased;
-            word = self.words.recv() => match word {
-                Some(Word::Claimed { attempt_id, end }) => {
-                    self.line = Some((attempt_id, end));
-                    Step::Again
-                }
-                Some(Word::Concluded(failure)) => Step::Give(Event::Failed(failure)),
-                None => Step::fail(ErrorCode::Internal, "the request was lost"),
-            },
-            () = sleep_until(self.claim_by.min(self.deadline)) => {
-                if Instant::now() >= self.deadline {
-                    Step::fail(ErrorCode::DeadlineExceeded, "no answer in the time allowed")
-                } else {
-                    self.resend("unclaimed").await
-                }
-            }
+            word = self.words.recv() => self.hear(word),
+            piece = next_piece(self.line.as_mut()) => self.take(piece).await,
+            piece = next_piece(hedge) => self.take_hedge(piece),
+            () = sleep_until(wake) => self.wake().await,
         }
     }
 
-    async fn await_piece(&mut self) -> Step {
-        let deadline = self.deadline;
-        let Some((attempt_id, end)) = &mut self.line else {
-            return Step::Again;
+    /// When something is to be done though nothing has happened.
+    fn wake_at(&self) -> Instant {
+        let due = match (&self.line, &self.hedging) {
+            (None, _) => self.claim_by,
+            (Some(_), Hedging::At(slow)) if self.frames == 0 => *slow,
+            (Some(_), _) => self.deadline,
         };
-        let attempt_id = *attempt_id;
-        let piece = tokio::select! {
-            piece = end.pieces.recv() => piece,
-            () = sleep_until(deadline) => {
-                return Step::fail(ErrorCode::DeadlineExceeded, "the answer was not complete in the time allowed");
+        due.min(self.deadline)
+    }
+
+    async fn wake(&mut self) -> Step {
+        let over = Instant::now() >= self.deadline;
+        match self.line {
+            None if over => Step::fail(ErrorCode::DeadlineExceeded, "no answer in the time allowed"),
+            Some(_) if over => Step::fail(
+                ErrorCode::DeadlineExceeded,
+                "the answer was not complete in the time allowed",
+            ),
+            None => self.resend("unclaimed").await,
+            Some(_) => self.hedge().await,
+        }
+    }
+
+    fn hear(&mut self, word: Option<Word>) -> Step {
+        match word {
+            Some(Word::Claimed(Way::First, answering)) => self.line = Some(answering),
+            Some(Word::Claimed(Way::Hedge, answering)) if self.frames == 0 => {
+                self.hedging = Hedging::Open(answering);
             }
-        };
+            // The answer has begun: dropped, the claim is given back.
+            Some(Word::Claimed(Way::Hedge, _)) => {}
+            Some(Word::Concluded(Way::First, failure)) => return self.failed(failure),
+            Some(Word::Concluded(Way::Hedge, _)) => self.hedging = Hedging::Off,
+            None => return Step::fail(ErrorCode::Internal, "the request was lost"),
+        }
+        Step::Again
+    }
+
+    /// A piece from the worker that answers; none when the line broke.
+    async fn take(&mut self, piece: Option<Piece>) -> Step {
         match piece {
             Some(Piece::Frame { seq, payload }) if seq == self.frames => {
                 if seq == 0 {
-                    self.desk
-                        .metrics
-                        .time_to_first_token
-                        .record(self.begun.elapsed().as_secs_f64(), &self.model_label());
+                    self.begun_to_answer("lost");
                 }
                 self.frames += 1;
                 Step::Give(Event::Frame(payload))
@@ -237,29 +261,44 @@ impl Ticket {
             Some(Piece::End { failure: None, .. }) if self.frames > 0 => Step::Give(Event::End),
             Some(Piece::End {
                 failure: Some(failure), ..
-            }) => Step::Give(Event::Failed(failure)),
+            }) => self.failed(failure),
             Some(Piece::Released) if self.frames == 0 => {
                 // In this order: the sender passes the request on when it sees us hang up.
-                self.desk.unclaim(self.envelope.request_id);
+                self.desk.unclaim(self.envelope.request_id, Way::First);
                 self.line = None;
                 self.claim_by = Instant::now() + self.desk.claim_timeout;
                 Step::Again
             }
             // The line broke, or what came on it makes no sense.
-            Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released) | None => {
-                self.line = None;
-                if self.lane != Lane::Interactive {
-                    // The worker may be alive and go on; whoever takes the job next asks it.
-                    return Step::fail(ErrorCode::Unavailable, "the job's worker was lost");
-                }
-                self.abandon(attempt_id);
-                self.desk.unclaim(self.envelope.request_id);
-                if self.frames == 0 {
-                    self.resend("worker_lost").await
-                } else {
-                    Step::fail(ErrorCode::Unavailable, "the answer broke off: a service was lost")
-                }
-            }
+            Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released) | None => self.lost().await,
+        }
+    }
+
+    async fn lost(&mut self) -> Step {
+        let lost = self.line.take();
+        if self.lane != Lane::Interactive {
+            // The worker may be alive and go on; whoever takes the job next asks it.
+            return Step::fail(ErrorCode::Unavailable, "the job's worker was lost");
+        }
+        if let Some(answering) = lost {
+            self.abandon(answering.attempt_id);
+        }
+        if self.frames > 0 {
+            return Step::fail(ErrorCode::Unavailable, "the answer broke off: a service was lost");
+        }
+        if self.promote() {
+            return Step::Again;
+        }
+        self.desk.unclaim(self.envelope.request_id, Way::First);
+        self.resend("worker_lost").await
+    }
+
+    /// The first way ends here; a hedge under way goes on in its place, before the first piece.
+    fn failed(&mut self, failure: Failure) -> Step {
+        if self.frames == 0 && self.promote() {
+            Step::Again
+        } else {
+            Step::Give(Event::Failed(failure))
         }
     }
 
@@ -269,7 +308,7 @@ impl Ticket {
             return Step::Give(Event::Failed(failure.retry_after_ms(RETRY_WAIT_MS)));
         }
         // A claim that was granted a moment ago waits in `words`.
-        let Some(generation) = self.desk.next_generation(self.envelope.request_id) else {
+        let Some(generation) = self.desk.next_generation(self.envelope.request_id, Way::First) else {
             self.claim_by = Instant::now() + self.desk.claim_timeout;
             return Step::Again;
         };
@@ -370,6 +409,14 @@ impl Drop for Ticket {
             // The place is held until here: a ledger that lags slows new requests.
             drop(place);
         });
+    }
+}
+
+/// What comes next on the line; for ever nothing where there is no line.
+async fn next_piece(answering: Option<&mut Answering>) -> Option<Piece> {
+    match answering {
+        Some(answering) => answering.end.pieces.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -247,7 +247,9 @@ providers:
   - {{name: spare, base_url: '{spare}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
 models:
   - {{name: {ALONE}, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
-  - {{name: {SPARED}, targets: [{{provider: simulator, model: sim-mini}}, {{provider: spare, model: sim-mini}}]}}
+  - name: {SPARED}
+    targets: [{{provider: simulator, model: sim-mini}}, {{provider: spare, model: sim-mini}}]
+    hedge: {{percentile: 0.95, min_delay: 50ms, max_share: 0.1}}
 ingress:
   request_timeout: 20s
   jobs: {{min_backoff: 200ms, max_backoff: 2s, max_failed_calls: 1000, deadline: 1h}}
