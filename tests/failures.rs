@@ -1,7 +1,7 @@
 //! Services killed with -9 under load, and providers on a bad day.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,9 +10,13 @@ use std::{
 };
 
 use serde_json::Value;
+use tollgate_proto::v1::{
+    DrainTargetRequest, ListTargetsRequest, ListTargetsResponse, TargetState, targets_client::TargetsClient,
+};
 use tollgate_simulator::{Outcome, Script};
+use tonic::{Code, Request};
 
-use crate::harness::{KEY, Options, Stack, chat, events, load, read, streamed};
+use crate::harness::{KEY, Options, Stack, bearer, channel, chat, events, load, read, streamed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_services_lose_no_request_and_no_call() {
@@ -268,5 +272,124 @@ async fn a_target_is_tried_again_when_the_configuration_says_so() {
     stack.ask("sim-mini", "#sim:status=400").await;
     stack.ask("sim-mini", "#sim:status=429 #sim:retry_after_s=30").await;
     assert_eq!(stack.simulator.stats().calls, 5);
+    stack.stop().await;
+}
+
+/// What the operator's door says of each target by `provider/model`.
+fn states(told: &ListTargetsResponse) -> BTreeMap<String, TargetState> {
+    let targets = told.targets.iter();
+    targets
+        .map(|target| (format!("{}/{}", target.provider, target.model), target.state()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_target_gets_nothing_until_it_is_restored() {
+    let stack = Stack::with(Script::default()).await;
+    let mut targets = TargetsClient::new(channel(&stack.grpc).await);
+    let drain = |provider: &str, model: &str| DrainTargetRequest {
+        provider: provider.to_owned(),
+        model: model.to_owned(),
+    };
+    // Only for who may.
+    let refused = async |key: Option<&str>| {
+        let mut request = Request::new(drain("simulator", ""));
+        if let Some(key) = key {
+            request = bearer(request.into_inner(), key);
+        }
+        TargetsClient::new(channel(&stack.grpc).await)
+            .drain(request)
+            .await
+            .unwrap_err()
+            .code()
+    };
+    assert_eq!(refused(None).await, Code::Unauthenticated);
+    assert_eq!(refused(Some("tg_masked")).await, Code::PermissionDenied);
+    let unknown = targets.drain(bearer(drain("simulator", "nobody"), KEY)).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::InvalidArgument);
+    let all = targets
+        .list(bearer(ListTargetsRequest {}, KEY))
+        .await
+        .unwrap()
+        .into_inner();
+    let all = states(&all);
+    assert_eq!(all.len(), 4);
+    assert!(all.values().all(|state| *state == TargetState::Well), "{all:?}");
+
+    // The next one takes over, also after the router was killed and knows only what is stored.
+    let drained = targets
+        .drain(bearer(drain("simulator", "sim-mini"), KEY))
+        .await
+        .unwrap();
+    assert_eq!(
+        states(drained.get_ref()),
+        BTreeMap::from([("simulator/sim-mini".to_owned(), TargetState::Drained)])
+    );
+    assert_eq!(drained.get_ref().targets[0].drained_by, "tests");
+    let asked = async |since: u64| -> Vec<String> {
+        assert_eq!(stack.ask("fallback", "who").await.0, 200);
+        let calls = stack.simulator.calls_since(since);
+        calls.into_iter().filter_map(|call| call.model).collect()
+    };
+    let begun = std::time::Instant::now();
+    while asked(stack.simulator.stats().calls).await != ["sim-large"] {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still used");
+    }
+    stack.roles.kill("router").await.unwrap();
+    let since = stack.simulator.stats().calls;
+    for _ in 0..20 {
+        asked(since).await;
+    }
+    assert_eq!(asked(since).await, vec!["sim-large"; 21]);
+
+    // Without a target left, a client is told to come back, and a job waits.
+    targets.drain(bearer(drain("simulator", ""), KEY)).await.unwrap();
+    let begun = std::time::Instant::now();
+    let response = loop {
+        let response = stack.post(&chat("fallback", "nobody")).send().await.unwrap();
+        if response.status() == 503 {
+            break response;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "still used");
+    };
+    assert_eq!(response.headers()["retry-after"], "30");
+    let job = serde_json::json!({ "url": "/v1/chat/completions", "body": chat("fallback", "later") });
+    let url = format!("{}/v1/jobs", stack.http);
+    let submit = stack.client.post(&url).bearer_auth(KEY).body(job.to_string());
+    let (_, accepted) = read(submit.send().await.unwrap()).await;
+    let one = format!("{url}/{}", accepted["id"].as_str().unwrap());
+    let waits = async |seconds: u32| {
+        let get = stack.client.get(format!("{one}?wait={seconds}")).bearer_auth(KEY);
+        read(get.send().await.unwrap()).await.1["state"].clone()
+    };
+    assert_eq!(waits(2).await, "waiting");
+    let restored = targets.restore(bearer(drain("simulator", ""), KEY)).await.unwrap();
+    let restored = states(restored.get_ref());
+    assert!(
+        restored.values().all(|state| *state == TargetState::Well),
+        "{restored:?}"
+    );
+    assert_eq!(waits(60).await, "answered");
+    assert_eq!(stack.ask("fallback", "again").await.0, 200);
+
+    // What fails is seen to be ejected, and why.
+    for _ in 0..6 {
+        assert_ne!(stack.ask("dead", "x").await.0, 200);
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        let told = targets
+            .list(bearer(ListTargetsRequest {}, KEY))
+            .await
+            .unwrap()
+            .into_inner();
+        let dead = told.targets.iter().find(|target| target.provider == "dead").unwrap();
+        if dead.state() == TargetState::Ejected {
+            assert_eq!((dead.strikes, dead.reason.as_str()), (1, "provider_unreachable"));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{dead:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     stack.stop().await;
 }

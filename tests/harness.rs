@@ -340,6 +340,14 @@ pub(crate) fn text_of(events: &[&str]) -> String {
         .collect()
 }
 
+/// The message from the holder of a key.
+pub(crate) fn bearer<T>(message: T, key: &str) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let value = format!("Bearer {key}").parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
 /// A connection to a gRPC endpoint of the stack.
 pub(crate) async fn channel(address: &str) -> tonic::transport::Channel {
     tonic::transport::Endpoint::from_shared(address.to_owned())
@@ -399,7 +407,7 @@ fn configuration(options: &Options, simulator: &str) -> String {
     models.push_str(options.models.trim_start_matches('\n'));
     let mut text = format!(
         "keys:
-  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report], tags: {{team: red}}}}
+  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report, operate], tags: {{team: red}}}}
   - {{name: expired, hash: 'sha256:{}', expires_at: '2020-01-01T00:00:00Z'}}
   - {{name: masked, hash: 'sha256:{}', policy: strict}}
   - {{name: narrow, hash: 'sha256:{}', models: [sim-large], requests_per_minute: 2}}

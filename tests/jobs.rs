@@ -8,23 +8,16 @@ use tollgate_proto::v1::{
     jobs_client::JobsClient, submit_job_request,
 };
 use tollgate_simulator::Script;
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{KEY, Options, Stack, channel, chat, read},
+    harness::{KEY, Options, Stack, bearer, channel, chat, read},
     matrix,
 };
 
 /// The lease of a dispatcher that was killed runs out after half a minute.
 const LEASE: Duration = Duration::from_secs(60);
-
-fn bearer<T>(message: T, key: &str) -> Request<T> {
-    let mut request = Request::new(message);
-    let value = format!("Bearer {key}").parse().unwrap();
-    request.metadata_mut().insert("authorization", value);
-    request
-}
 
 fn job(model: &str, text: &str, idempotency_key: &str) -> SubmitJobRequest {
     let message = v1::Message {

@@ -15,8 +15,6 @@ use async_nats::{
         stream::{self, DiscardPolicy, RetentionPolicy},
     },
 };
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use prost::Message as _;
 use tollgate_config::schema;
 use tollgate_proto::v1;
@@ -27,6 +25,7 @@ use crate::{
     presence::{self, Found, Presence},
     runner::LocalStage,
     subject,
+    targets::Targets,
 };
 
 /// Below this a server drops settings silently that we rest on, or loses acknowledged messages.
@@ -166,6 +165,7 @@ impl Bus {
                     source: source.into(),
                 })?;
         }
+        Box::pin(self.targets()).await?;
         Box::pin(jobs::init(
             &self.jetstream,
             self.settings.replicas,
@@ -248,21 +248,9 @@ impl Bus {
         Box::pin(jobs::JobRecords::open(&self.jetstream)).await
     }
 
-    /// Tells whoever listens on a subject. What is lost is lost.
-    pub async fn tell(&self, subject: &'static str, payload: Bytes) {
-        if let Err(error) = self.client.publish(subject, payload).await {
-            tracing::debug!(%error, subject, "nobody was told");
-        }
-    }
-
-    /// Hears what is told on a subject.
-    pub async fn hear(&self, subject: &'static str) -> Result<impl Stream<Item = Bytes> + Send + use<>, Error> {
-        let subscribed = self.client.subscribe(subject).await;
-        let messages = subscribed.map_err(|source| Error::Subscribe {
-            subject: subject.to_owned(),
-            source: source.into(),
-        })?;
-        Ok(messages.map(|message| message.payload))
+    /// What is known of targets.
+    pub async fn targets(&self) -> Result<Targets, Error> {
+        Targets::open(&self.jetstream, self.settings.replicas).await
     }
 
     /// Answers for an attempt of a job, as its worker, until the guard goes.

@@ -14,6 +14,7 @@ mod pull;
 mod runner;
 mod serve;
 pub mod subject;
+pub mod targets;
 
 pub use connection::Bus;
 pub use courier::Courier;
@@ -57,6 +58,8 @@ pub enum Error {
     PayloadGone,
     #[error("the streams of jobs do not answer")]
     Jobs(#[source] async_nats::Error),
+    #[error("the bucket of targets does not answer")]
+    Targets(#[source] async_nats::Error),
     #[error("a record of a job is unreadable: {0}")]
     Unreadable(String),
     #[error("the delivery listener failed")]

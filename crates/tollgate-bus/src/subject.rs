@@ -37,8 +37,8 @@ pub const JOB_BUCKET: &str = "tollgate-jobs";
 pub const PRESENCE: &str = "tollgate.v1.attempt";
 /// Header: the subject in which a compare-and-set looks for an older message, where that is not the message's own.
 pub(crate) const EXPECTED_IN: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
-/// What routers tell one another of targets.
-pub const HEALTH: &str = "tollgate.v1.health";
+/// The key-value bucket of what routers and operators say of targets.
+pub const TARGET_BUCKET: &str = "tollgate-targets";
 /// Questions to audit about which jobs there are.
 pub const JOB_LIST: &str = "tollgate.v1.joblist";
 

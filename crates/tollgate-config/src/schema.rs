@@ -115,6 +115,8 @@ pub enum Permission {
     Complete,
     /// Read cost reports: `report`.
     Report,
+    /// See and drain targets: `operate`.
+    Operate,
 }
 
 /// An entry of `models`: a public name and the targets that serve it, best first.

@@ -199,7 +199,11 @@ pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
 pub(crate) fn permission(text: &str) -> Result<Permission, String> {
     one_of(
         text,
-        &[("complete", Permission::Complete), ("report", Permission::Report)],
+        &[
+            ("complete", Permission::Complete),
+            ("report", Permission::Report),
+            ("operate", Permission::Operate),
+        ],
     )
 }
 

@@ -71,7 +71,10 @@ fn documented_examples_are_valid() {
     assert_eq!(key.tags["team"], "research");
     assert_eq!(key.policy, "strict");
     assert_eq!(key.models.as_deref(), Some(["gpt-4o-mini".to_owned()].as_slice()));
-    assert_eq!(key.permissions, [Permission::Complete, Permission::Report]);
+    assert_eq!(
+        key.permissions,
+        [Permission::Complete, Permission::Report, Permission::Operate]
+    );
     assert_eq!(key.requests_per_minute, Some(600));
     let target = ModelTarget {
         provider: "local".to_owned(),
@@ -246,7 +249,7 @@ fn all_mistakes_are_reported_with_their_places() {
         "15:15: keys[0].expires_at: expected a date and time with time zone, such as 2030-01-31T00:00:00Z",
         "16:11: keys[0].policy: no policy is named \"strct\"; did you mean \"strict\"?",
         "17:12: keys[0].models[0]: no model is named \"smal\"; did you mean \"small\"?",
-        "18:27: keys[0].permissions[1]: expected complete or report, found \"admin\"",
+        "18:27: keys[0].permissions[1]: expected complete or report or operate, found \"admin\"",
         "19:3: keys[1].name: missing",
         "20:9: keys[1].tags: expected a mapping, found a list",
         "24:16: models[0].targets[0].provider: no provider is named \"opnai\"; did you mean \"openai\"?",

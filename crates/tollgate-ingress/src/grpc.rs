@@ -15,6 +15,7 @@ use tollgate_proto::{
         ListModelsRequest, ListModelsResponse, Model,
         gateway_server::{Gateway, GatewayServer},
         jobs_server::JobsServer,
+        targets_server::TargetsServer,
     },
 };
 use tollgate_types::{
@@ -34,12 +35,14 @@ use crate::{
     desk::{Event, Ticket},
     jobs::{self, JobDesk, Submission},
     reception::{Arrival, Reception},
+    targets,
 };
 
 pub(crate) async fn serve(
     listener: TcpListener,
     reception: Arc<Reception>,
     jobs: JobDesk,
+    targets: targets::Service,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -56,12 +59,14 @@ pub(crate) async fn serve(
         .max_encoding_message_size(usize::MAX);
     health.set_serving::<GatewayServer<Door>>().await;
     health.set_serving::<JobsServer<jobs::grpc::Service>>().await;
+    health.set_serving::<TargetsServer<targets::Service>>().await;
     let reflection = |builder: tonic_reflection::server::Builder<'static>| {
         builder
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .with_service_name("tollgate.v1.Gateway")
             .with_service_name("tollgate.v1.Jobs")
+            .with_service_name("tollgate.v1.Targets")
             .with_service_name("grpc.health.v1.Health")
     };
     let reflection_v1 = reflection(tonic_reflection::server::Builder::configure()).build_v1()?;
@@ -73,6 +78,7 @@ pub(crate) async fn serve(
         .add_service(reflection_v1alpha)
         .add_service(gateway)
         .add_service(jobs)
+        .add_service(TargetsServer::new(targets))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             stop.cancelled_owned(),

@@ -9,6 +9,7 @@ mod grpc;
 mod http;
 mod jobs;
 mod reception;
+mod targets;
 
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ pub struct Service {
     reception: Arc<Reception>,
     jobs: JobDesk,
     dispatcher: Dispatcher,
+    targets: targets::Service,
     limits: HeadLimits,
     readiness: Readiness,
 }
@@ -70,6 +72,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
         let (payloads, lane) = (bus.payloads().await?, bus.jobs().await?);
+        let bucket = Box::pin(bus.targets()).await?;
         let desk = Arc::new(Desk::new(
             config,
             address.clone(),
@@ -79,6 +82,7 @@ impl Service {
         ));
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
+        let targets = targets::Service::new(config, bucket, Arc::clone(&reception));
         let settings = config.ingress.jobs.clone();
         let jobs = JobDesk::new(
             lane.clone(),
@@ -105,6 +109,7 @@ impl Service {
             reception,
             jobs,
             dispatcher,
+            targets,
             limits,
             readiness,
         })
@@ -118,6 +123,7 @@ impl Service {
             reception,
             jobs,
             dispatcher,
+            targets,
             limits,
             readiness,
         } = self;
@@ -130,7 +136,7 @@ impl Service {
         });
         let mut doors = JoinSet::new();
         doors.spawn(http::serve(listeners.http, jobs.clone(), limits, stop.clone()));
-        doors.spawn(grpc::serve(listeners.grpc, reception, jobs, stop.clone()));
+        doors.spawn(grpc::serve(listeners.grpc, reception, jobs, targets, stop.clone()));
         doors.spawn({
             let stop = stop.clone();
             async move { Ok(dispatcher.run(stop).await?) }

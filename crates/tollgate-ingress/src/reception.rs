@@ -90,8 +90,13 @@ impl Reception {
         }
     }
 
-    /// The caller that `authorization`, the value of that header, proves.
+    /// The caller that `authorization`, the value of that header, proves, if it may call models.
     pub(crate) fn authenticate(&self, authorization: Option<&[u8]>) -> Result<&Entry, Failure> {
+        self.authorize(authorization, Permission::Complete)
+    }
+
+    /// The caller that `authorization` proves, if it has the permission.
+    pub(crate) fn authorize(&self, authorization: Option<&[u8]>, permission: Permission) -> Result<&Entry, Failure> {
         let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
         let value = authorization.ok_or_else(|| refused("no API key was given: send `Authorization: Bearer <key>`"))?;
         let secret = std::str::from_utf8(value)
@@ -100,11 +105,15 @@ impl Reception {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| refused("the Authorization header is not of the form `Bearer <key>`"))?;
-        self.authenticate_secret(secret)
+        self.holder(secret, permission)
     }
 
-    /// The caller whose key this is.
+    /// The caller whose key this is, if it may call models.
     pub(crate) fn authenticate_secret(&self, secret: &str) -> Result<&Entry, Failure> {
+        self.holder(secret, Permission::Complete)
+    }
+
+    fn holder(&self, secret: &str, permission: Permission) -> Result<&Entry, Failure> {
         let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
         let entry = self
             .keyring
@@ -113,13 +122,15 @@ impl Reception {
                 AuthError::Malformed | AuthError::Unknown => refused("the API key is not valid"),
                 AuthError::Expired => refused("the API key has expired"),
             })?;
-        if !entry.may(Permission::Complete) {
-            return Err(Failure::new(
-                ErrorCode::PermissionDenied,
-                "the API key may not call models",
-            ));
+        if entry.may(permission) {
+            return Ok(entry);
         }
-        Ok(entry)
+        let message = match permission {
+            Permission::Complete => "the API key may not call models",
+            Permission::Report => "the API key may not read reports",
+            Permission::Operate => "the API key may not see or drain targets",
+        };
+        Err(Failure::new(ErrorCode::PermissionDenied, message))
     }
 
     /// Counts a request against the caller's own limit.

@@ -9,6 +9,8 @@ use crate::{budget::Budget, health::Health};
 
 /// How long a client should wait when all workers are busy: about as long as a short answer takes.
 const BUSY_WAIT_MS: u64 = 1000;
+/// The same, when an operator has taken all targets out of use.
+const DRAINED_WAIT_MS: u64 = 30_000;
 
 /// A provider that wants a longer wait than this is not tried again while a client waits.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -94,6 +96,10 @@ impl Routes {
         // A worker that was busy made no call.
         let made_a_call = |failure: &&Failure| failure.code != ErrorCode::ProviderBusy;
         let calls = envelope.failures.iter().filter(made_a_call).count();
+        if envelope.failures.is_empty() && targets.iter().all(|target| present.health.is_drained(target)) {
+            let failure = Failure::new(ErrorCode::Unavailable, "every target of the model is drained");
+            return Decision::GiveUp(failure.retry_after_ms(DRAINED_WAIT_MS));
+        }
         match self.best(targets, envelope, present) {
             Some((target, times)) if calls < self.max_attempts => {
                 if times > 0 && !present.budget.spend(&envelope.view.model) {
@@ -112,8 +118,9 @@ impl Routes {
         envelope: &Envelope,
         present: &Present<'_>,
     ) -> Option<(&'a Target, usize)> {
-        let elsewhere = |target: &&Target| envelope.hedged.as_ref() != Some(*target);
-        let candidates = targets.iter().filter(elsewhere).filter_map(|target| {
+        let allowed =
+            |target: &&Target| envelope.hedged.as_ref() != Some(*target) && !present.health.is_drained(target);
+        let candidates = targets.iter().filter(allowed).filter_map(|target| {
             let own = || {
                 envelope
                     .failures

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use tollgate_bus::targets::{self, Change, Drained, Ejected};
 use tollgate_config::schema::HealthSettings;
 use tollgate_types::{ErrorCode, Failure, Millis, Target};
 
@@ -23,6 +24,7 @@ const MOST_DOUBLINGS: u32 = 10;
 pub struct Health {
     settings: HealthSettings,
     targets: Mutex<HashMap<Target, State>>,
+    drained: Mutex<HashMap<String, Drained>>,
 }
 
 #[derive(Default)]
@@ -52,11 +54,40 @@ impl Health {
         Self {
             settings,
             targets: Mutex::default(),
+            drained: Mutex::default(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Target, State>> {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an operator has taken the target out of use: it gets nothing, whatever befalls the others.
+    #[must_use]
+    pub fn is_drained(&self, target: &Target) -> bool {
+        let drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        drained.values().any(|drained| drained.covers(target))
+    }
+
+    /// Takes over what was said of targets.
+    pub fn hear(&self, change: Change) {
+        let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Drained { key, drained: one } => {
+                drained.insert(key, one);
+            }
+            Change::Ejected { ejected, .. } => {
+                let Ejected {
+                    target, until, strikes, ..
+                } = ejected;
+                self.learn(target, Ejection { until, strikes });
+            }
+            Change::Ended { key } => {
+                if drained.remove(&key).is_none() {
+                    self.lock().retain(|target, _| targets::ejection_key(target) != key);
+                }
+            }
+        }
     }
 
     /// Whether a request may go to the target now. `lot`, from 0 to 1, decides for one that is recovering.
@@ -119,7 +150,7 @@ impl Health {
     }
 
     /// Takes over what another router has found, unless our own is more.
-    pub fn learn(&self, target: Target, ejection: Ejection) {
+    pub(crate) fn learn(&self, target: Target, ejection: Ejection) {
         let mut targets = self.lock();
         let state = targets.entry(target).or_default();
         if state.ejected.is_none_or(|own| own.until < ejection.until) {
@@ -279,6 +310,50 @@ pub(crate) mod tests {
                 assert_eq!(health.failed(&target(), &failure(code), Millis(1000)), None);
             }
         }
+    }
+
+    #[test]
+    fn what_is_drained_is_so_until_it_is_restored() {
+        let health = Health::new(SETTINGS);
+        let drained = |model: Option<&str>| Drained {
+            provider: target().provider,
+            model: model.map(str::to_owned),
+            at: Millis(0),
+            by: "me".to_owned(),
+        };
+        let hear = |key: &str, model| {
+            health.hear(Change::Drained {
+                key: key.to_owned(),
+                drained: drained(model),
+            });
+        };
+        hear("one", Some("another"));
+        assert!(!health.is_drained(&target()));
+        hear("two", None);
+        assert!(health.is_drained(&target()));
+        health.hear(Change::Ended { key: "one".to_owned() });
+        assert!(health.is_drained(&target()));
+        health.hear(Change::Ended { key: "two".to_owned() });
+        assert!(!health.is_drained(&target()));
+    }
+
+    #[test]
+    fn an_ejection_ends_when_it_is_taken_back() {
+        let health = Health::new(SETTINGS);
+        let ejected = Ejected {
+            target: target(),
+            until: Millis(5_000),
+            strikes: 1,
+            reason: None,
+        };
+        let key = targets::ejection_key(&target());
+        health.hear(Change::Ejected {
+            key: key.clone(),
+            ejected,
+        });
+        assert!(!health.admits(&target(), Millis(1), 1.0));
+        health.hear(Change::Ended { key });
+        assert!(health.admits(&target(), Millis(1), 1.0));
     }
 
     #[test]

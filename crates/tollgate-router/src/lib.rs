@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use opentelemetry::KeyValue;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::{Bus, Courier, Error, Hop, Outcome, Runner, Stage, subject};
+use tollgate_bus::{
+    Bus, Courier, Error, Hop, Outcome, Runner, Stage,
+    targets::{Ejected, Targets},
+};
 use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, Readiness, label};
-use tollgate_types::{Envelope, Millis, Target};
+use tollgate_types::{Envelope, Millis};
 
 pub use budget::Budget;
 pub use decide::{Decision, Present, Routes};
@@ -22,17 +24,9 @@ pub use health::{Ejection, Health};
 /// The router as a service.
 pub struct Service {
     runner: Runner<RouterStage>,
-    bus: Bus,
+    targets: Targets,
     health: Arc<Health>,
     readiness: Readiness,
-}
-
-/// What one router tells the others.
-#[derive(Serialize, Deserialize)]
-struct Ejected {
-    target: Target,
-    until: Millis,
-    strikes: u32,
 }
 
 impl Service {
@@ -45,18 +39,19 @@ impl Service {
         readiness: Readiness,
     ) -> Result<Self, Error> {
         let health = Arc::new(Health::new(config.router.health.clone()));
+        let targets = Box::pin(bus.targets()).await?;
         let stage = RouterStage {
             routes: Routes::new(config),
             health: Arc::clone(&health),
             budget: Budget::new(config.router.retry_share),
-            bus: bus.clone(),
+            targets: targets.clone(),
             metrics: metrics.clone(),
         };
         let concurrency = config.router.concurrency;
-        let runner = Runner::subscribe(stage, Hop::Route, concurrency, bus.clone(), courier, metrics).await?;
+        let runner = Runner::subscribe(stage, Hop::Route, concurrency, bus, courier, metrics).await?;
         Ok(Self {
             runner,
-            bus,
+            targets,
             health,
             readiness,
         })
@@ -64,13 +59,11 @@ impl Service {
 
     /// Routes until `stop`, then what has arrived already.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let mut told = Box::pin(self.bus.hear(subject::HEALTH).await?);
+        let mut changes = Box::pin(self.targets.changes());
         let health = self.health;
         let listening = async {
-            while let Some(bytes) = told.next().await {
-                if let Ok(Ejected { target, until, strikes }) = serde_json::from_slice(&bytes) {
-                    health.learn(target, Ejection { until, strikes });
-                }
+            while let Some(change) = changes.next().await {
+                health.hear(change);
             }
             std::future::pending::<()>().await;
         };
@@ -86,13 +79,13 @@ struct RouterStage {
     routes: Routes,
     health: Arc<Health>,
     budget: Budget,
-    bus: Bus,
+    targets: Targets,
     metrics: Metrics,
 }
 
 impl RouterStage {
     /// What the last failure says of its target, for this router and for the others.
-    async fn note(&self, envelope: &Envelope, now: Millis) {
+    fn note(&self, envelope: &Envelope, now: Millis) {
         let Some(failure) = envelope.failures.last() else {
             self.budget.earn(&envelope.view.model);
             return;
@@ -115,10 +108,15 @@ impl RouterStage {
             target: target.clone(),
             until,
             strikes,
+            reason: Some(failure.code),
         };
-        if let Ok(bytes) = serde_json::to_vec(&ejected) {
-            self.bus.tell(subject::HEALTH, bytes.into()).await;
-        }
+        // The others find out by themselves if need be; the request does not wait for it.
+        let targets = self.targets.clone();
+        tokio::spawn(async move {
+            if let Err(error) = targets.eject(&ejected).await {
+                tracing::debug!(%error, "other routers were not told of an ejection");
+            }
+        });
     }
 }
 
@@ -127,7 +125,7 @@ impl Stage for RouterStage {
 
     async fn handle(&self, mut envelope: Envelope) -> Outcome {
         let now = Millis::now();
-        self.note(&envelope, now).await;
+        self.note(&envelope, now);
         let present = Present {
             health: &self.health,
             budget: &self.budget,

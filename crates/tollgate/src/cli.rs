@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     chaos::{self, Fault},
-    chat, check, init, jobs, keys, report, role, simulate, up,
+    chat, check, init, jobs, keys, report, role, simulate, targets, up,
 };
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
@@ -42,6 +42,9 @@ enum Command {
     /// Submit durable requests, and fetch their answers
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// See how targets are doing, and take them out of use; for keys with the permission `operate`
+    #[command(subcommand)]
+    Targets(TargetsCommand),
     /// Report from the ledger
     #[command(subcommand)]
     Report(ReportCommand),
@@ -251,6 +254,37 @@ pub(crate) enum JobStateName {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum TargetsCommand {
+    /// Every target and its state
+    List {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Send nothing more to a target, or to a whole provider, until it is restored
+    Drain {
+        #[command(flatten)]
+        target: TargetName,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// End a drain, and any ejection
+    Restore {
+        #[command(flatten)]
+        target: TargetName,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct TargetName {
+    /// Name of an entry of `providers`
+    pub(crate) provider: String,
+    /// As the provider knows it; all of the provider unless given
+    pub(crate) model: Option<String>,
+}
+
+#[derive(Subcommand)]
 pub(crate) enum ReportCommand {
     /// What was spent
     Cost {
@@ -311,6 +345,7 @@ impl Cli {
             Command::Simulator(args) => simulate::run(args).await?,
             Command::Chat(args) => chat::run(args).await?,
             Command::Jobs(command) => return jobs::run(command).await,
+            Command::Targets(command) => targets::run(command).await?,
             Command::Report(command) => report::run(command).await?,
             Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),

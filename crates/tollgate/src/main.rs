@@ -11,6 +11,7 @@ mod report;
 mod role;
 mod running;
 mod simulate;
+mod targets;
 mod up;
 
 use std::process::ExitCode;

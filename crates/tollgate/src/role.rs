@@ -222,8 +222,8 @@ impl Bound {
         let (ready, stop) = (process.readiness(), process.stop.clone());
         match self {
             Self::Ingress(listeners) => {
-                let service =
-                    tollgate_ingress::Service::build(config, listeners, bus, &courier, metrics, ready).await?;
+                let service = tollgate_ingress::Service::build(config, listeners, bus, &courier, metrics, ready);
+                let service = Box::pin(service).await?;
                 process.spawn("ingress", service.run(stop));
             }
             Self::Guardrail(delivery) => {
