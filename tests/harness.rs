@@ -21,6 +21,7 @@ use tollgate_devstack::{
 use tollgate_simulator::{Script, Simulator};
 
 pub(crate) const KEY: &str = "tg_a_key_for_tests_only";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 /// No test takes longer, or it hangs.
 const LONGEST_TEST: Duration = Duration::from_secs(300);
 
@@ -436,6 +437,10 @@ providers:
         options.concurrency.unwrap_or(64),
     );
     let mut sections: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
+        (
+            "ingress",
+            vec!["webhooks: {secret: 'env:TOLLGATE_WEBHOOK_SECRET', private_hosts: [127.0.0.1]}"],
+        ),
         ("audit", vec!["orphan_grace: 1s", "orphan_interval: 200ms"]),
         ("telemetry", vec!["log: 'warn,tollgate=debug'"]),
     ]);
@@ -503,6 +508,7 @@ impl Environment<'_> {
                     ("TOLLGATE_HTTP_LISTEN", listen(0)),
                     ("TOLLGATE_GRPC_LISTEN", listen(1)),
                     ("TOLLGATE_DELIVERY_LISTEN", listen(2)),
+                    ("TOLLGATE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
                 ],
             ),
             self.role(

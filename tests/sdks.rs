@@ -7,15 +7,16 @@ use std::{
 
 use tokio::process::Command;
 
-use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack};
+use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack, WEBHOOK_SECRET};
 
-const PYTHON: [&str; 6] = [
+const PYTHON: [&str; 7] = [
     "openai_client.py",
     "responses_client.py",
     "anthropic_client.py",
     "genai_client.py",
     "langchain_client.py",
     "grpc_client.py",
+    "webhook_client.py",
 ];
 
 /// A virtual environment with the clients, made once and kept beside the build.
@@ -93,6 +94,7 @@ async fn run(stack: &Stack, mut command: Command) {
         .env("TOLLGATE_HTTP", &stack.http)
         .env("TOLLGATE_GRPC", &stack.grpc)
         .env("TOLLGATE_API_KEY", KEY)
+        .env("TOLLGATE_WEBHOOK_SECRET", WEBHOOK_SECRET)
         .env("TOLLGATE_MODELS", MODELS.join(","))
         .env("TOLLGATE_EMBEDDERS", EMBEDDERS.join(","))
         .output()

@@ -33,6 +33,7 @@ const NOTES_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const BUCKET_MAX_BYTES: i64 = 2 << 30;
 /// Jobs that wait for their time count as delivered; there may be many.
 const MOST_PENDING: i64 = 1_000_000;
+const AUDIT_PENDING: i64 = 20_000;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Creates or updates what the lane needs. `retention` is how long jobs and answers are kept.
@@ -76,16 +77,20 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
         let made = jetstream.create_consumer_on_stream(config, subject::JOB_STREAM).await;
         made.map_err(|error| set_up("a consumer of jobs")(error.into()))?;
     }
-    for stream in [subject::JOB_STREAM, subject::JOB_END_STREAM] {
+    for (stream, name, max_ack_pending) in [
+        (subject::JOB_STREAM, subject::LEDGER_CONSUMER, AUDIT_PENDING),
+        (subject::JOB_END_STREAM, subject::LEDGER_CONSUMER, AUDIT_PENDING),
+        (subject::JOB_END_STREAM, subject::WEBHOOK_CONSUMER, MOST_PENDING),
+    ] {
         let config = Config {
-            durable_name: Some(subject::LEDGER_CONSUMER.to_owned()),
+            durable_name: Some(name.to_owned()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: JOB_LEASE,
-            max_ack_pending: 20_000,
+            max_ack_pending,
             ..Default::default()
         };
         let made = jetstream.create_consumer_on_stream(config, stream).await;
-        made.map_err(|error| set_up("audit's consumer of jobs")(error.into()))?;
+        made.map_err(|error| set_up("a consumer of what becomes of jobs")(error.into()))?;
     }
     if jetstream.get_object_store(subject::JOB_BUCKET).await.is_err() {
         let made = jetstream
@@ -253,10 +258,21 @@ impl Jobs {
     }
 
     /// Jobs of one priority, to be dispatched.
-    pub async fn consumer(&self, priority: Priority) -> Result<JobConsumer, Error> {
+    pub async fn due(&self, priority: Priority) -> Result<Taker<Job>, Error> {
         let found = self.jobs.get_consumer(priority.as_str()).await;
-        let consumer = found.map_err(Error::Jobs)?;
-        Ok(JobConsumer { consumer })
+        Ok(Taker {
+            consumer: found.map_err(Error::Jobs)?,
+            decode: decode::<v1::JobRecord, Job>,
+        })
+    }
+
+    /// Ends of jobs, for their submitters to be told.
+    pub async fn untold(&self) -> Result<Taker<JobEnd>, Error> {
+        let found = self.ends.get_consumer(subject::WEBHOOK_CONSUMER).await;
+        Ok(Taker {
+            consumer: found.map_err(Error::Jobs)?,
+            decode: decode::<v1::JobEndRecord, JobEnd>,
+        })
     }
 
     /// Says that something was submitted, ended or noted: about one job, or any. It may say so when nothing was, and may
@@ -308,29 +324,30 @@ where
     T::try_from(wire).map_err(|invalid| Error::Unreadable(invalid.to_string()))
 }
 
-/// Takes jobs from the stream.
-pub struct JobConsumer {
+/// Takes records from a stream of the lane; each is with one taker at a time.
+pub struct Taker<T> {
     consumer: Consumer<Config>,
+    decode: fn(&[u8]) -> Result<T, Error>,
 }
 
-/// A job as it was delivered. Dropped, it is delivered again after [`JOB_LEASE`].
-pub struct JobDelivery {
+/// A record that was taken. Dropped, it is delivered again after [`JOB_LEASE`].
+pub struct Taken<T> {
     /// [`Error::Unreadable`] when it is none; such a one is to be acknowledged, or it comes for ever.
-    pub job: Result<Job, Error>,
+    pub record: Result<T, Error>,
     /// How often it was delivered, with this time.
     pub deliveries: u32,
     message: jetstream::Message,
 }
 
-impl JobConsumer {
-    /// Up to `max` jobs that are due, and none when none is.
-    pub async fn take(&self, max: usize) -> Result<Vec<JobDelivery>, Error> {
+impl<T> Taker<T> {
+    /// Up to `max` records that are due, and none when none is.
+    pub async fn take(&self, max: usize) -> Result<Vec<Taken<T>>, Error> {
         let mut taken = Vec::new();
         for message in pull::at_once(&self.consumer, max).await.map_err(Error::Jobs)? {
             let deliveries = message.info().map_err(Error::Jobs)?.delivered;
-            taken.push(JobDelivery {
+            taken.push(Taken {
                 deliveries: u32::try_from(deliveries).unwrap_or(1),
-                job: decode::<v1::JobRecord, Job>(&message.payload),
+                record: (self.decode)(&message.payload),
                 message,
             });
         }
@@ -338,7 +355,7 @@ impl JobConsumer {
     }
 }
 
-impl JobDelivery {
+impl<T> Taken<T> {
     /// Nothing is left to do.
     pub async fn done(&self) -> Result<(), Error> {
         self.message.double_ack().await.map_err(Error::Jobs)

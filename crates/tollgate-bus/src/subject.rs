@@ -37,6 +37,8 @@ pub const JOB_BUCKET: &str = "tollgate-jobs";
 pub const PRESENCE: &str = "tollgate.v1.attempt";
 /// Header: the subject in which a compare-and-set looks for an older message, where that is not the message's own.
 pub(crate) const EXPECTED_IN: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+/// The consumer of ends from which webhooks are sent.
+pub const WEBHOOK_CONSUMER: &str = "webhooks";
 /// The key-value bucket of what routers and operators say of targets.
 pub const TARGET_BUCKET: &str = "tollgate-targets";
 /// Questions to audit about which jobs there are.

@@ -71,6 +71,20 @@ pub struct Ingress {
     /// How often a request is sent again before it fails.
     pub max_resends: u32,
     pub jobs: JobSettings,
+    pub webhooks: WebhookSettings,
+}
+
+/// `ingress.webhooks`: telling submitters that their jobs have ended.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// `whsec_` and the base64 of at least 24 bytes. Without it, webhooks are refused.
+    pub secret: Option<SecretRef>,
+    /// Hosts that may be in private networks and be called over plain http.
+    pub private_hosts: Vec<String>,
+    /// How long a receiver may take.
+    pub timeout: Duration,
+    /// How long after its job's end a webhook is tried again.
+    pub give_up: Duration,
 }
 
 /// `ingress.jobs`: how durable requests are dispatched.

@@ -10,6 +10,7 @@ mod http;
 mod jobs;
 mod reception;
 mod targets;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::{
     desk::Desk,
     jobs::{Dispatcher, JobDesk},
     reception::Reception,
+    webhook::{Teller, Webhooks},
 };
 
 /// Why ingress cannot run.
@@ -37,6 +39,12 @@ pub enum Error {
     Grpc(#[from] tonic::transport::Error),
     #[error("the reflection service cannot be built")]
     Reflection(#[from] tonic_reflection::server::Error),
+    #[error("the secret of the webhooks cannot be read")]
+    Secret(#[from] tollgate_config::SecretError),
+    #[error("the secret of the webhooks is not whsec_ and the base64 of 24 bytes or more")]
+    WebhookSecret,
+    #[error("the client that sends webhooks cannot be built")]
+    WebhookClient(#[from] reqwest::Error),
     #[error("a task of ingress panicked")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -55,6 +63,7 @@ pub struct Service {
     reception: Arc<Reception>,
     jobs: JobDesk,
     dispatcher: Dispatcher,
+    teller: Option<Teller>,
     targets: targets::Service,
     limits: HeadLimits,
     readiness: Readiness,
@@ -84,11 +93,17 @@ impl Service {
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
         let targets = targets::Service::new(config, bucket, Arc::clone(&reception));
         let settings = config.ingress.jobs.clone();
+        let webhooks = Webhooks::new(&config.ingress.webhooks, metrics.clone())?.map(Arc::new);
+        let teller = match &webhooks {
+            Some(webhooks) => Some(Teller::new(Arc::clone(webhooks), lane.clone()).await?),
+            None => None,
+        };
         let jobs = JobDesk::new(
             lane.clone(),
             Arc::clone(&reception),
             settings.clone(),
             config.ingress.request_timeout,
+            webhooks,
         );
         let dispatcher = Box::pin(Dispatcher::new(
             bus,
@@ -109,6 +124,7 @@ impl Service {
             reception,
             jobs,
             dispatcher,
+            teller,
             targets,
             limits,
             readiness,
@@ -123,6 +139,7 @@ impl Service {
             reception,
             jobs,
             dispatcher,
+            teller,
             targets,
             limits,
             readiness,
@@ -141,6 +158,10 @@ impl Service {
             let stop = stop.clone();
             async move { Ok(dispatcher.run(stop).await?) }
         });
+        if let Some(teller) = teller {
+            let stop = stop.clone();
+            doors.spawn(async move { Ok(Box::pin(teller.run(stop)).await?) });
+        }
         readiness.set(true);
         let mut ended = Ok(());
         while let Some(door) = doors.join_next().await {

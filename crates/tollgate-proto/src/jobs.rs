@@ -55,6 +55,7 @@ impl From<Job> for v1::JobRecord {
             not_before_unix_ms: job.not_before.map(|time| time.0),
             deadline_unix_ms: job.deadline.0,
             brief: job.brief,
+            webhook: job.webhook,
         }
     }
 }
@@ -83,6 +84,7 @@ impl TryFrom<v1::JobRecord> for Job {
             not_before: wire.not_before_unix_ms.map(Millis),
             deadline: Millis(wire.deadline_unix_ms),
             brief: wire.brief,
+            webhook: wire.webhook,
         })
     }
 }
@@ -125,6 +127,7 @@ impl From<JobEnd> for v1::JobEndRecord {
             failed_calls: end.failed_calls,
             submitted_unix_ms: end.submitted_at.0,
             ended_unix_ms: end.ended_at.0,
+            webhook: end.webhook,
         }
     }
 }
@@ -148,6 +151,7 @@ impl TryFrom<v1::JobEndRecord> for JobEnd {
             failed_calls: wire.failed_calls,
             submitted_at: Millis(wire.submitted_unix_ms),
             ended_at: Millis(wire.ended_unix_ms),
+            webhook: wire.webhook,
         })
     }
 }

@@ -45,6 +45,8 @@ pub struct Metrics {
     pub jobs: Counter<u64>,
     /// From a job's submission to its end.
     pub job_duration: Histogram<f64>,
+    /// Webhooks that were sent, by outcome: delivered, failed (to be tried again) or given_up.
+    pub webhooks: Counter<u64>,
     /// Requests that were answered while a hedge was under way, by model and whether the hedge won or lost.
     pub hedges: Counter<u64>,
     /// Targets that a router ejected, by provider.
@@ -100,6 +102,7 @@ impl Metrics {
             resends: counter("tollgate.resends", "requests sent again by their owner"),
             jobs: counter("tollgate.jobs", "jobs that ended"),
             job_duration: seconds("tollgate.job.duration", "from a job's submission to its end"),
+            webhooks: counter("tollgate.webhooks", "webhooks sent"),
             hedges: counter(
                 "tollgate.hedges",
                 "requests answered while a second attempt was under way",

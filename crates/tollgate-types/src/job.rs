@@ -67,6 +67,8 @@ pub struct Job {
     pub deadline: Millis,
     /// Somebody waits on the line: a try that fails is its end.
     pub brief: bool,
+    /// The address that is told of the end.
+    pub webhook: Option<String>,
 }
 
 impl Job {
@@ -122,6 +124,8 @@ pub struct JobEnd {
     pub failed_calls: u32,
     pub submitted_at: Millis,
     pub ended_at: Millis,
+    /// The address to tell of it.
+    pub webhook: Option<String>,
 }
 
 impl JobEnd {
@@ -150,6 +154,7 @@ impl JobEnd {
             failed_calls,
             submitted_at: job.submitted_at,
             ended_at: Millis::now(),
+            webhook: job.webhook.clone(),
         }
     }
 }
@@ -165,7 +170,7 @@ pub struct JobStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     Waiting(JobNote),
-    Ended(JobEnd),
+    Ended(Box<JobEnd>),
 }
 
 impl JobStatus {

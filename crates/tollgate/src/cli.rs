@@ -176,6 +176,9 @@ pub(crate) enum JobsCommand {
         idempotency_key: Option<String>,
         #[arg(long, value_enum, default_value_t = Urgency::Normal)]
         priority: Urgency,
+        /// An https address that is told when the job has ended
+        #[arg(long)]
+        webhook: Option<String>,
         /// Wait for the answer and print it
         #[arg(long)]
         wait: bool,

@@ -40,6 +40,7 @@ pub(crate) async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
             kind,
             idempotency_key,
             priority,
+            webhook,
             wait,
             endpoint,
         } => {
@@ -51,6 +52,7 @@ pub(crate) async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
                 Urgency::Normal => v1::JobPriority::Normal,
                 Urgency::High => v1::JobPriority::High,
             });
+            request.webhook = webhook.unwrap_or_default();
             let accepted = jobs.submit(request).await?;
             if !wait {
                 writeln!(std::io::stdout(), "{}", accepted.id)?;

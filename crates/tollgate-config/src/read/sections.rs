@@ -9,7 +9,8 @@ use std::{
 use crate::{
     cursor::{Cursor, Fields},
     schema::{
-        Audit, Bus, Guardrail, HealthSettings, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry, Worker,
+        Audit, Bus, Guardrail, HealthSettings, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry,
+        WebhookSettings, Worker,
     },
     url,
     value::{self, GIB, KIB, MIB},
@@ -67,6 +68,7 @@ pub(super) fn ingress(mut f: Fields<'_>) -> Ingress {
         claim_timeout: f.value("claim_timeout", SECOND, Cursor::duration),
         max_resends: f.value("max_resends", 5, |at| at.count(0..=100)),
         jobs: jobs(f.section("jobs")),
+        webhooks: webhooks(f.section("webhooks")),
     };
     f.finish();
     if let Some(at) = buffered.filter(|_| ingress.max_buffered_bytes < ingress.max_body_bytes) {
@@ -93,6 +95,17 @@ fn jobs(mut f: Fields<'_>) -> JobSettings {
         at.mistake("max_backoff must not be less than min_backoff");
     }
     jobs
+}
+
+fn webhooks(mut f: Fields<'_>) -> WebhookSettings {
+    let webhooks = WebhookSettings {
+        secret: f.optional("secret", |at| at.parse(value::secret)),
+        private_hosts: f.list("private_hosts", |at| at.parse(|text| value::line(text, 253))),
+        timeout: f.value("timeout", 10 * SECOND, Cursor::duration),
+        give_up: f.value("give_up", DAY, Cursor::duration),
+    };
+    f.finish();
+    webhooks
 }
 
 pub(super) fn guardrail<'a>(mut f: Fields<'a>, links: &mut Links<'a>) -> Guardrail {

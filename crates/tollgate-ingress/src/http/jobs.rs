@@ -54,11 +54,12 @@ struct SubmitBody<'a> {
     #[serde(default)]
     tags: BTreeMap<String, String>,
     batch: Option<String>,
+    webhook: Option<String>,
 }
 
 /// A job as a client sees it.
 #[derive(Serialize)]
-struct JobBody {
+pub(crate) struct JobBody {
     id: String,
     object: &'static str,
     state: &'static str,
@@ -102,7 +103,7 @@ const fn state_name(state: v1::JobState) -> &'static str {
 }
 
 impl JobBody {
-    fn of(job: v1::Job) -> Self {
+    pub(crate) fn of(job: v1::Job) -> Self {
         let some = |unix_ms: u64| (unix_ms > 0).then(|| time(unix_ms));
         Self {
             object: "job",
@@ -214,6 +215,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
         deadline: wire.deadline.map(Millis::from),
         tags: wire.tags,
         batch: wire.batch,
+        webhook: wire.webhook,
         ..Submission::default()
     };
     let submitted = desk.submit(entry, dialect, operation, submission).await?;

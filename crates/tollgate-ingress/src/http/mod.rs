@@ -30,6 +30,7 @@ use crate::{
     jobs::JobDesk,
 };
 use error::error_response;
+pub(crate) use jobs::JobBody;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Anthropic's SDKs look here.

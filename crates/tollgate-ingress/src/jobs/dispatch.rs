@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tollgate_bus::{
     Bus, Error as BusError, Jobs,
-    jobs::{Hints, JOB_LEASE, JobConsumer, JobDelivery},
+    jobs::{Hints, JOB_LEASE, Taken, Taker},
     presence::Found,
 };
 use tollgate_config::schema::JobSettings;
@@ -51,7 +51,7 @@ const SOON: Duration = Duration::from_millis(100);
 pub(crate) struct Dispatcher {
     bus: Bus,
     jobs: Jobs,
-    consumers: Vec<JobConsumer>,
+    consumers: Vec<Taker<Job>>,
     desk: Arc<Desk>,
     reception: Arc<Reception>,
     settings: JobSettings,
@@ -81,7 +81,7 @@ impl Dispatcher {
     ) -> Result<Self, BusError> {
         let mut consumers = Vec::new();
         for priority in Priority::ALL {
-            consumers.push(jobs.consumer(priority).await?);
+            consumers.push(jobs.due(priority).await?);
         }
         Ok(Self {
             bus,
@@ -196,8 +196,8 @@ impl Dispatcher {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn see_to(&self, delivery: JobDelivery) {
-        let verdict = match &delivery.job {
+    async fn see_to(&self, delivery: Taken<Job>) {
+        let verdict = match &delivery.record {
             Ok(job) => {
                 let span = tracing::info_span!("job", job.id = %job.id, request.id = %job.request_id());
                 self.hold(job, &delivery).instrument(span).await
@@ -218,7 +218,7 @@ impl Dispatcher {
     }
 
     /// Tries the job while its lease is renewed.
-    async fn hold(&self, job: &Job, delivery: &JobDelivery) -> Verdict {
+    async fn hold(&self, job: &Job, delivery: &Taken<Job>) -> Verdict {
         let cancelled = CancellationToken::new();
         {
             let mut running = self.lock();

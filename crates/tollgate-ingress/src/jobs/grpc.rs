@@ -46,6 +46,7 @@ impl Service {
             deadline: (wire.deadline_unix_ms > 0).then_some(Millis(wire.deadline_unix_ms)),
             tags: wire.tags.into_iter().collect(),
             batch: filled(wire.batch),
+            webhook: filled(wire.webhook),
             ..Submission::default()
         };
         let submitted = self.desk.submit(entry, Dialect::Native, operation, submission).await;

@@ -23,7 +23,10 @@ use tollgate_types::{
 };
 
 use self::id::{Meant, fingerprint, named};
-use crate::reception::{Reception, Rejection};
+use crate::{
+    reception::{Reception, Rejection},
+    webhook::Webhooks,
+};
 
 pub(crate) use dispatch::Dispatcher;
 
@@ -45,6 +48,8 @@ pub(crate) struct JobDesk {
     settings: JobSettings,
     /// How long somebody waits on the line.
     patience: Duration,
+    /// None when the configuration has none.
+    webhooks: Option<Arc<Webhooks>>,
 }
 
 /// A job as a door has read it.
@@ -62,6 +67,8 @@ pub(crate) struct Submission {
     pub(crate) deadline: Option<Millis>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) batch: Option<String>,
+    /// The address to tell of the end.
+    pub(crate) webhook: Option<String>,
     /// Somebody waits on the line.
     pub(crate) brief: bool,
 }
@@ -81,12 +88,19 @@ pub(crate) struct Listing {
 }
 
 impl JobDesk {
-    pub(crate) fn new(jobs: Jobs, reception: Arc<Reception>, settings: JobSettings, patience: Duration) -> Self {
+    pub(crate) fn new(
+        jobs: Jobs,
+        reception: Arc<Reception>,
+        settings: JobSettings,
+        patience: Duration,
+        webhooks: Option<Arc<Webhooks>>,
+    ) -> Self {
         Self {
             jobs,
             reception,
             settings,
             patience,
+            webhooks,
         }
     }
 
@@ -100,6 +114,12 @@ impl JobDesk {
     ) -> Result<Submitted, Rejection> {
         let now = Millis::now();
         check(&submission)?;
+        if let Some(address) = &submission.webhook {
+            let webhooks = self.webhooks.as_ref().ok_or("there is no secret to sign webhooks with");
+            webhooks
+                .and_then(|webhooks| webhooks.check(address))
+                .map_err(|wrong| at("webhook", wrong))?;
+        }
         let path = submission
             .path
             .as_ref()
@@ -136,6 +156,7 @@ impl JobDesk {
             not_before: submission.not_before,
             deadline,
             brief: submission.brief,
+            webhook: submission.webhook,
         };
         if self.jobs.submit(&job).await.map_err(away)? {
             tracing::debug!(job.id = %id, model = job.view.model, key = job.caller.key_name, "job accepted");
@@ -229,20 +250,24 @@ impl JobDesk {
 
     async fn progress(&self, id: JobId) -> Result<Progress, Failure> {
         Ok(match self.jobs.end_of(id).await.map_err(away)? {
-            Some(end) => Progress::Ended(end),
+            Some(end) => Progress::Ended(Box::new(end)),
             None => Progress::Waiting(self.jobs.note_of(id).await),
         })
     }
 
     /// The body of the job's answer, if it has one.
     pub(crate) async fn answer(&self, status: &JobStatus) -> Result<Option<Bytes>, Failure> {
-        let Progress::Ended(JobEnd {
-            answer: Some(answer), ..
-        }) = &status.progress
-        else {
-            return Ok(None);
-        };
-        self.jobs.fetch(answer).await.map(Some).map_err(away)
+        match &status.progress {
+            Progress::Ended(end) => self.answer_of(end).await,
+            Progress::Waiting(_) => Ok(None),
+        }
+    }
+
+    async fn answer_of(&self, end: &JobEnd) -> Result<Option<Bytes>, Failure> {
+        match &end.answer {
+            Some(answer) => self.jobs.fetch(answer).await.map(Some).map_err(away),
+            None => Ok(None),
+        }
     }
 
     /// The job as it is, and again at each change, until it has ended.
