@@ -369,6 +369,104 @@ async fn jobs_are_listed_by_their_owner_page_by_page_and_in_sql() {
     stack.stop().await;
 }
 
+/// Everything that the streams hold.
+async fn streams_hold(stack: &Stack, text: &str) -> bool {
+    let nats = async_nats::connect(&stack.nats_url).await.unwrap();
+    let jetstream = async_nats::jetstream::new(nats);
+    for name in ["TOLLGATE_JOBS", "TOLLGATE_JOB_ENDS", "OBJ_tollgate-jobs"] {
+        let mut stream = jetstream.get_stream(name).await.unwrap();
+        let last = stream.info().await.unwrap().state.last_sequence;
+        for sequence in 1..=last {
+            if let Ok(message) = stream.get_raw_message(sequence).await
+                && String::from_utf8_lossy(&message.payload).contains(text)
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_job_is_erased_and_its_cost_is_not() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let long = format!("whisper {}", "w".repeat(400 << 10));
+    for (key, text) in [
+        ("short", "whisper"),
+        ("long", &long),
+        ("bad", "whisper #sim:status=400"),
+        ("worse", "whisper #sim:status=400"),
+    ] {
+        let job = client.submit(bearer(job("sim-mini", text, key), KEY)).await;
+        ended(&mut client, &job.unwrap().into_inner().id).await;
+    }
+    stack
+        .until("SELECT count(*) FROM jobs WHERE state <> 'waiting'", 4, LEASE)
+        .await;
+    assert!(streams_hold(&stack, "whisper").await);
+    let delete = async |id: &str, key: &str| {
+        let url = format!("{}/v1/jobs/{id}", stack.http);
+        read(stack.client.delete(url).bearer_auth(key).send().await.unwrap()).await
+    };
+    let jobs = client.list(bearer(ListJobsRequest::default(), KEY)).await;
+    for job in jobs.unwrap().into_inner().jobs {
+        if job.state() == JobState::Answered {
+            assert_eq!(delete(&job.id, "tg_masked").await.0, 404);
+            let (status, dropped) = delete(&job.id, KEY).await;
+            assert_eq!(
+                (status, dropped["state"].as_str()),
+                (200, Some("answered")),
+                "{dropped}"
+            );
+            assert_eq!(delete(&job.id, KEY).await.0, 404);
+        }
+    }
+    // Its key is spent.
+    let again = client.submit(bearer(job("sim-mini", "whisper", "short"), KEY)).await;
+    assert_eq!(again.err().unwrap().code(), Code::AlreadyExists);
+    // The dead ones, from the terminal.
+    let dead = async |args: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["jobs", "dead"])
+            .args(args)
+            .args(["--grpc", &stack.grpc])
+            .env("TOLLGATE_API_KEY", KEY)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = dead(&["list"]).await;
+    assert_eq!(listed.matches("provider_refused").count(), 2, "{listed}");
+    let again = dead(&["retry", "--all"]).await;
+    assert_eq!(again.lines().count(), 2, "{again}");
+    for id in again.lines() {
+        assert_eq!(ended(&mut client, id).await.state(), JobState::Failed);
+    }
+    stack
+        .until("SELECT count(*) FROM jobs WHERE dropped_at IS NOT NULL", 4, LEASE)
+        .await;
+    stack
+        .until(
+            "SELECT count(*) FROM jobs WHERE state = 'failed' AND dropped_at IS NULL",
+            2,
+            LEASE,
+        )
+        .await;
+    let ids: Vec<&str> = again.lines().collect();
+    dead(&["drop", ids[0], ids[1]]).await;
+    stack.until("SELECT count(*) FROM job_drops", 6, LEASE).await;
+    assert_eq!(dead(&["list"]).await.lines().count(), 1);
+    assert!(!streams_hold(&stack, "whisper").await, "something was left");
+    stack
+        .until("SELECT count(*) FROM ledger WHERE state = 'settled'", 6, LEASE)
+        .await;
+    assert_eq!(stack.simulator.stats().calls, 6);
+    stack.stop().await;
+}
+
 /// Waits until the provider has so many calls under way.
 async fn under_way(stack: &Stack, calls: u64) {
     while stack.simulator.stats().open != calls {

@@ -5,6 +5,7 @@ SELECT
     failed_calls AS "failed_calls!", ended_at
 FROM jobs
 WHERE key_id = $1
+  AND dropped_at IS NULL
   AND ($2::text IS NULL OR batch = $2)
   AND ($3::text IS NULL OR state = $3)
   AND (submitted_at, job_id) < ($4, $5)

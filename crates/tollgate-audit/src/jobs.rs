@@ -49,6 +49,15 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        let dropped = jobs
+            .iter()
+            .filter_map(|job| Some((job.id.as_uuid(), time(job.dropped_at?))));
+        let (ids, times): (Vec<_>, Vec<_>) = dropped.unzip();
+        if !ids.is_empty() {
+            sqlx::query_file!("queries/jobs_dropped.sql", &ids, &times)
+                .execute(&self.pool)
+                .await?;
+        }
         Ok(())
     }
 

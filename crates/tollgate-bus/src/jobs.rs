@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use prost::Message as _;
 use tollgate_proto::v1;
-use tollgate_types::{Job, JobEnd, JobId, JobNote, Payload, job::Priority};
+use tollgate_types::{Job, JobEnd, JobId, JobNote, Millis, Payload, job::Priority};
 
 use crate::{Error, payload, pull, subject};
 
@@ -185,6 +185,44 @@ impl Jobs {
         let bytes = v1::JobEndRecord::from(end.clone()).encode_to_vec();
         // Without a message id: two ends of one job are two messages, and the second must be told that it is one.
         self.store_first(subject, PublishMessage::build(), bytes).await
+    }
+
+    /// Forgets a job that has ended: what is left in the streams tells that its id is taken.
+    pub async fn forget(&self, job: Job, end: JobEnd, at: Millis) -> Result<(), Error> {
+        let bodies = [Some(&job.payload), end.answer.as_ref()].map(|body| body.cloned());
+        let (job, end) = (job.dropped(at), end.dropped());
+        let subject = format!("{}.{}", subject::JOB_END, end.id);
+        let bytes = v1::JobEndRecord::from(end).encode_to_vec();
+        self.replace(&self.ends, subject, bytes).await?;
+        let subject = format!("{}.{}.{}", subject::JOBS, job.priority.as_str(), job.id);
+        let bytes = v1::JobRecord::from(job).encode_to_vec();
+        self.replace(&self.jobs, subject, bytes).await?;
+        for body in bodies.into_iter().flatten() {
+            payload::forget(&self.store, &body).await;
+        }
+        Ok(())
+    }
+
+    /// Stores a record in the place of the last one of its subject, which is erased.
+    async fn replace(&self, stream: &stream::Stream, subject: String, bytes: Vec<u8>) -> Result<(), Error> {
+        let failed = |error: async_nats::Error| Error::Jobs(error);
+        let last = match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(last) => last,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let message = PublishMessage::build()
+            .expected_last_subject_sequence(last.sequence)
+            .payload(bytes.into());
+        let sent = self.jetstream.send_publish(subject, message).await;
+        sent.map_err(|error| failed(error.into()))?
+            .await
+            .map_err(|error| failed(error.into()))?;
+        stream
+            .delete_message(last.sequence)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        Ok(())
     }
 
     async fn store_first(&self, subject: String, message: PublishMessage, bytes: Vec<u8>) -> Result<bool, Error> {

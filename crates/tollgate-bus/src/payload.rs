@@ -35,11 +35,15 @@ impl Payloads {
 
     /// Removes what was stored. What is forgotten to be removed goes with the store's age limit.
     pub async fn forget(&self, payload: &Payload) {
-        if let Payload::Stored { object, .. } = payload
-            && let Err(error) = self.store.delete(object).await
-        {
-            tracing::debug!(%error, object, "a stored payload was not removed");
-        }
+        forget(&self.store, payload).await;
+    }
+}
+
+pub(crate) async fn forget(store: &ObjectStore, payload: &Payload) {
+    if let Payload::Stored { object, .. } = payload
+        && let Err(error) = store.delete(object).await
+    {
+        tracing::debug!(%error, object, "a stored payload was not removed");
     }
 }
 

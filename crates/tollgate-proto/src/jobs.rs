@@ -56,6 +56,7 @@ impl From<Job> for v1::JobRecord {
             deadline_unix_ms: job.deadline.0,
             brief: job.brief,
             webhook: job.webhook,
+            dropped_unix_ms: job.dropped_at.map(|time| time.0),
         }
     }
 }
@@ -85,6 +86,7 @@ impl TryFrom<v1::JobRecord> for Job {
             deadline: Millis(wire.deadline_unix_ms),
             brief: wire.brief,
             webhook: wire.webhook,
+            dropped_at: wire.dropped_unix_ms.map(Millis),
         })
     }
 }

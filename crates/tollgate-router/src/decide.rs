@@ -101,7 +101,16 @@ impl Routes {
             return Decision::GiveUp(failure.retry_after_ms(DRAINED_WAIT_MS));
         }
         match self.best(targets, envelope, present) {
-            Some((target, times)) if calls < self.max_attempts => {
+            // Nobody waits for a job: it does not disturb targets that are to recover.
+            Some(Candidate { admitted: false, .. }) if envelope.fence.is_some() && envelope.failures.is_empty() => {
+                let failure = Failure::new(ErrorCode::ProviderUnreachable, "every target of the model is ejected");
+                let wait = targets
+                    .iter()
+                    .filter_map(|target| present.health.pause(target, present.now))
+                    .min();
+                Decision::GiveUp(failure.retry_after_ms(wait.map_or(0, millis)))
+            }
+            Some(Candidate { target, times, .. }) if calls < self.max_attempts => {
                 if times > 0 && !present.budget.spend(&envelope.view.model) {
                     return Decision::GiveUp(summary(&envelope.failures));
                 }
@@ -111,13 +120,7 @@ impl Routes {
         }
     }
 
-    /// The target, and how often it has failed the request.
-    fn best<'a>(
-        &self,
-        targets: &'a [Target],
-        envelope: &Envelope,
-        present: &Present<'_>,
-    ) -> Option<(&'a Target, usize)> {
+    fn best<'a>(&self, targets: &'a [Target], envelope: &Envelope, present: &Present<'_>) -> Option<Candidate<'a>> {
         let allowed =
             |target: &&Target| envelope.hedged.as_ref() != Some(*target) && !present.health.is_drained(target);
         let candidates = targets.iter().filter(allowed).filter_map(|target| {
@@ -128,11 +131,24 @@ impl Routes {
                     .filter(|failure| failure.target.as_ref() == Some(target))
             };
             let times = own().count();
-            (times == 0 || (times <= self.retries && own().all(may_pass))).then_some((target, times))
+            (times == 0 || (times <= self.retries && own().all(may_pass))).then(|| Candidate {
+                target,
+                times,
+                admitted: present.health.admits(target, present.now, present.lot),
+            })
         });
         // When none is well, being tried is all that is left.
-        candidates.min_by_key(|(target, times)| (!present.health.admits(target, present.now, present.lot), *times))
+        candidates.min_by_key(|candidate| (!candidate.admitted, candidate.times))
     }
+}
+
+/// A target that may be tried.
+struct Candidate<'a> {
+    target: &'a Target,
+    /// How often it has failed the request.
+    times: usize,
+    /// Whether it is well, or recovering and this request is of its share.
+    admitted: bool,
 }
 
 impl Chains {
@@ -166,6 +182,10 @@ fn may_pass(failure: &Failure) -> bool {
             | ErrorCode::ProviderRateLimited
     );
     soon && passing
+}
+
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wait(times: usize, lot: f64) -> Duration {
@@ -320,6 +340,36 @@ mod tests {
         eject("b");
         eject("c");
         assert_eq!(first(1), "a");
+    }
+
+    #[test]
+    fn a_job_waits_while_all_are_ejected() {
+        let (routes, health) = (routes(0), Health::new(crate::health::tests::SETTINGS));
+        for (name, until) in [("a", 50), ("b", 40), ("c", 60)] {
+            let until = Millis(until);
+            health.learn(target(name), crate::Ejection { until, strikes: 1 });
+        }
+        let job = Envelope {
+            fence: Some(0),
+            ..envelope(&[])
+        };
+        let at = |now| {
+            let present = Present {
+                health: &health,
+                budget: &Budget::new(0.2),
+                now: Millis(now),
+                lot: 0.0,
+            };
+            routes.decide(&job, &present)
+        };
+        let Decision::GiveUp(failure) = at(10) else {
+            panic!("it is tried");
+        };
+        assert_eq!(
+            (failure.code, failure.retry_after_ms),
+            (ErrorCode::ProviderUnreachable, Some(30))
+        );
+        assert_eq!(at(40), Decision::Try(target("b"), Duration::ZERO));
     }
 
     #[test]

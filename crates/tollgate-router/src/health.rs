@@ -112,6 +112,13 @@ impl Health {
         lot < share.max(0.05)
     }
 
+    /// How long the target is to get no requests.
+    #[must_use]
+    pub fn pause(&self, target: &Target, now: Millis) -> Option<Duration> {
+        let ejected = self.lock().get(target)?.ejected?;
+        Some(ejected.until.remaining(now))
+    }
+
     /// Notes that a request goes to the target.
     pub fn tried(&self, target: &Target, now: Millis) {
         let mut targets = self.lock();

@@ -69,6 +69,8 @@ pub struct Job {
     pub brief: bool,
     /// The address that is told of the end.
     pub webhook: Option<String>,
+    /// When it was forgotten. Its id stays taken.
+    pub dropped_at: Option<Millis>,
 }
 
 impl Job {
@@ -76,6 +78,18 @@ impl Job {
     #[must_use]
     pub const fn request_id(&self) -> RequestId {
         self.id.request_id()
+    }
+
+    /// What is kept of it when it is forgotten.
+    #[must_use]
+    pub fn dropped(self, at: Millis) -> Self {
+        Self {
+            headers: BTreeMap::new(),
+            payload: Payload::Inline(bytes::Bytes::new()),
+            webhook: None,
+            dropped_at: Some(at),
+            ..self
+        }
     }
 }
 
@@ -129,6 +143,18 @@ pub struct JobEnd {
 }
 
 impl JobEnd {
+    /// What is kept of it when its job is forgotten.
+    #[must_use]
+    pub fn dropped(self) -> Self {
+        let failure = self.failure.map(|failure| Failure::new(failure.code, ""));
+        Self {
+            failure,
+            answer: None,
+            webhook: None,
+            ..self
+        }
+    }
+
     /// The end of `job` at this moment.
     #[must_use]
     pub fn now(job: &Job, ended: Result<Payload, Failure>, failed_calls: u32) -> Self {

@@ -228,6 +228,54 @@ pub(crate) enum JobsCommand {
         #[command(flatten)]
         endpoint: Endpoint,
     },
+    /// Erase the request and the answer of a job that has ended
+    Drop {
+        id: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Jobs that failed for good: see them, try them again, drop them
+    #[command(subcommand)]
+    Dead(DeadCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DeadCommand {
+    /// List them with their reasons, newest first
+    List {
+        #[arg(long)]
+        batch: Option<String>,
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Submit their requests once more, and drop them
+    Retry {
+        #[command(flatten)]
+        which: Dead,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Erase them
+    Drop {
+        #[command(flatten)]
+        which: Dead,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Dead {
+    pub(crate) ids: Vec<String>,
+    /// All that failed of this batch
+    #[arg(long)]
+    pub(crate) batch: Option<String>,
+    /// All that failed of this key
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Args)]

@@ -24,7 +24,7 @@ use tonic::{
 
 use crate::{
     chat::{Connected, authorized, connect, first_model, prompt, refused, says},
-    cli::{Endpoint, JobKind, JobStateName, JobsCommand, Urgency},
+    cli::{DeadCommand, Endpoint, JobKind, JobStateName, JobsCommand, Urgency},
 };
 
 /// Lines of a batch on their way at once.
@@ -85,11 +85,16 @@ pub(crate) async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
         }
         JobsCommand::Retry { id, endpoint } => {
             let (mut jobs, _) = Jobs::open(endpoint, None).await?;
-            let request = authorized(GetJobRequest { id }, &jobs.bearer);
-            let job = jobs.client.retry(request).await.map_err(|status| refused(&status))?;
-            writeln!(std::io::stdout(), "{}", job.get_ref().id)?;
+            let job = jobs.retry(id).await?;
+            writeln!(std::io::stdout(), "{}", job.id)?;
             Ok(ExitCode::SUCCESS)
         }
+        JobsCommand::Drop { id, endpoint } => {
+            let (mut jobs, _) = Jobs::open(endpoint, None).await?;
+            jobs.drop(id).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        JobsCommand::Dead(command) => dead(command).await,
         JobsCommand::List {
             batch,
             state,
@@ -101,6 +106,32 @@ pub(crate) async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
             table(&found)
         }
     }
+}
+
+async fn dead(command: DeadCommand) -> anyhow::Result<ExitCode> {
+    const FAILED: Option<JobStateName> = Some(JobStateName::Failed);
+    let (which, endpoint, retry) = match command {
+        DeadCommand::List { batch, limit, endpoint } => {
+            let (mut jobs, _) = Jobs::open(endpoint, None).await?;
+            return table(&jobs.list(batch.unwrap_or_default(), FAILED, limit).await?);
+        }
+        DeadCommand::Retry { which, endpoint } => (which, endpoint, true),
+        DeadCommand::Drop { which, endpoint } => (which, endpoint, false),
+    };
+    let (mut jobs, _) = Jobs::open(endpoint, None).await?;
+    let ids = if which.ids.is_empty() {
+        let found = jobs.list(which.batch.unwrap_or_default(), FAILED, usize::MAX).await?;
+        found.into_iter().map(|job| job.id).collect()
+    } else {
+        which.ids
+    };
+    for id in ids {
+        if retry {
+            writeln!(std::io::stdout(), "{}", jobs.retry(id.clone()).await?.id)?;
+        }
+        jobs.drop(id).await?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Jobs {
@@ -134,6 +165,18 @@ impl Jobs {
             .await
             .map_err(|status| refused(&status))?
             .into_inner())
+    }
+
+    async fn retry(&mut self, id: String) -> anyhow::Result<v1::Job> {
+        let request = authorized(GetJobRequest { id }, &self.bearer);
+        let job = self.client.retry(request).await.map_err(|status| refused(&status))?;
+        Ok(job.into_inner())
+    }
+
+    async fn drop(&mut self, id: String) -> anyhow::Result<()> {
+        let request = authorized(GetJobRequest { id }, &self.bearer);
+        self.client.drop(request).await.map_err(|status| refused(&status))?;
+        Ok(())
     }
 
     async fn ended(&mut self, id: String) -> anyhow::Result<v1::Job> {

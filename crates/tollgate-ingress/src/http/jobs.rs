@@ -33,7 +33,7 @@ const LONGEST_WAIT: u64 = 60;
 pub(super) fn routes(desk: JobDesk) -> Router {
     Router::new()
         .route("/v1/jobs", post(submit).get(list))
-        .route("/v1/jobs/{id}", get(one))
+        .route("/v1/jobs/{id}", get(one).delete(drop))
         .route("/v1/jobs/{id}/cancel", post(cancel))
         .route("/v1/jobs/{id}/retry", post(retry))
         .with_state(desk)
@@ -297,6 +297,16 @@ async fn retry(State(desk): State<JobDesk>, Path(id): Path<String>, headers: Hea
         whole(&desk, &status).await
     };
     retried.await.map_or_else(refuse, |job| json(&job))
+}
+
+async fn drop(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
+    let dropped = async {
+        let key = key_of(&desk, &headers, &uri)?;
+        desk.drop(key, &id)
+            .await
+            .map(|status| JobBody::of(v1::Job::of(&status)))
+    };
+    dropped.await.map_or_else(refuse, |job| json(&job))
 }
 
 async fn list(State(desk): State<JobDesk>, headers: HeaderMap, uri: Uri) -> Response {

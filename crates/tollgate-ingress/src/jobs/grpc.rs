@@ -183,4 +183,13 @@ impl v1::jobs_server::Jobs for Service {
         };
         retry.await.map(Response::new).map_err(refused)
     }
+
+    async fn drop(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let drop = async {
+            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let status = self.desk.drop(key, &request.get_ref().id).await?;
+            Ok(v1::Job::of(&status))
+        };
+        drop.await.map(Response::new).map_err(refused)
+    }
 }

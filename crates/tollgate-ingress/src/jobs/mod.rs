@@ -157,6 +157,7 @@ impl JobDesk {
             deadline,
             brief: submission.brief,
             webhook: submission.webhook,
+            dropped_at: None,
         };
         if self.jobs.submit(&job).await.map_err(away)? {
             tracing::debug!(job.id = %id, model = job.view.model, key = job.caller.key_name, "job accepted");
@@ -172,9 +173,12 @@ impl JobDesk {
     }
 
     async fn known(&self, job: Job, fingerprint: &[u8; 32]) -> Result<Submitted, Rejection> {
+        let conflict = |message: &str| Err(Failure::new(ErrorCode::IdempotencyConflict, message).into());
         if job.fingerprint != *fingerprint {
-            let message = "this idempotency key stands for another request";
-            return Err(Failure::new(ErrorCode::IdempotencyConflict, message).into());
+            return conflict("this idempotency key stands for another request");
+        }
+        if job.dropped_at.is_some() {
+            return conflict("the job of this idempotency key was dropped");
         }
         let progress = self.progress(job.id).await?;
         Ok(Submitted {
@@ -243,7 +247,8 @@ impl JobDesk {
         let unknown = || Failure::new(ErrorCode::JobNotFound, "there is no such job");
         let id: JobId = id.parse().map_err(|_| unknown())?;
         let job = self.jobs.find(id).await.map_err(away)?;
-        let job = job.filter(|job| job.caller.key_id == key).ok_or_else(unknown)?;
+        let own = |job: &Job| job.caller.key_id == key && job.dropped_at.is_none();
+        let job = job.filter(own).ok_or_else(unknown)?;
         let progress = self.progress(id).await?;
         Ok(JobStatus { job, progress })
     }
@@ -327,6 +332,18 @@ impl JobDesk {
         let end = JobEnd::now(&status.job, Err(failure), note.failed_calls);
         self.jobs.finish(&end).await.map_err(away)?;
         self.get(key, id).await
+    }
+
+    /// Forgets a job that has ended; how it was.
+    pub(crate) async fn drop(&self, key: KeyId, id: &str) -> Result<JobStatus, Failure> {
+        let status = self.get(key, id).await?;
+        let Progress::Ended(end) = &status.progress else {
+            let message = "only a job that has ended can be dropped: cancel it first";
+            return Err(Failure::new(ErrorCode::InvalidRequest, message));
+        };
+        let (job, end) = (status.job.clone(), JobEnd::clone(end));
+        self.jobs.forget(job, end, Millis::now()).await.map_err(away)?;
+        Ok(status)
     }
 
     /// Submits the request of a job that failed or was cancelled once more.
