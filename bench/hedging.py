@@ -1,7 +1,7 @@
 """What a hedge brings when a provider has a long tail, and what it costs: the same requests with and without, in one run.
 
     tollgate simulator --listen 127.0.0.1:18990 --script bench/hedging.json &
-    TOLLGATE_API_KEY=tg_hedging tollgate up --config bench/hedging.yaml --exec python3 bench/hedging.py
+    SIMULATOR_KEY=any TOLLGATE_API_KEY=tg_hedging tollgate up --config bench/hedging.yaml --exec python3 bench/hedging.py
 
 Three of a hundred calls to the first target begin and then hang; the worker gives such a call up after a second and the router
 goes on to the next target. Prints the time to the first piece of the answer for both models, and what the ledger says.
