@@ -13,6 +13,7 @@
 )]
 
 mod accounting;
+mod batches;
 mod doors;
 mod failures;
 mod guardrails;

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack, WEBHOOK_SECRET};
 
-const PYTHON: [&str; 7] = [
+const PYTHON: [&str; 8] = [
     "openai_client.py",
     "responses_client.py",
     "anthropic_client.py",
@@ -17,6 +17,7 @@ const PYTHON: [&str; 7] = [
     "langchain_client.py",
     "grpc_client.py",
     "webhook_client.py",
+    "batch_client.py",
 ];
 
 /// A virtual environment with the clients, made once and kept beside the build.

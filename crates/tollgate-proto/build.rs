@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".tollgate.v1.JobError",
             ".tollgate.v1.ListJobsResponse",
             ".tollgate.v1.ListJobsAnswer",
+            ".tollgate.v1.CountJobsAnswer",
             ".tollgate.v1.Payload",
             ".tollgate.v1.JobRecord",
             ".tollgate.v1.JobNoteRecord",

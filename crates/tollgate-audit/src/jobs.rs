@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// The answer to a question after a key's jobs.
-    pub async fn list_jobs(&self, query: v1::ListJobsQuery) -> v1::ListJobsAnswer {
+    pub async fn list_jobs(&self, query: &v1::ListJobsQuery) -> v1::ListJobsAnswer {
         let failure = match self.listed(query).await {
             Ok(answer) => return answer,
             Err(failure) => failure,
@@ -105,7 +105,33 @@ impl Store {
         }
     }
 
-    async fn listed(&self, query: v1::ListJobsQuery) -> Result<v1::ListJobsAnswer, Failure> {
+    /// How many of a key's jobs of a batch are in which state.
+    pub async fn count_jobs(&self, query: &v1::CountJobsQuery) -> v1::CountJobsAnswer {
+        let counted = self.counted(query).await;
+        counted.unwrap_or_else(|failure| v1::CountJobsAnswer {
+            failure: Some(failure.into()),
+            ..v1::CountJobsAnswer::default()
+        })
+    }
+
+    async fn counted(&self, query: &v1::CountJobsQuery) -> Result<v1::CountJobsAnswer, Failure> {
+        let key = query.key_id.parse::<KeyId>();
+        let key = key.map_err(|_| Failure::new(ErrorCode::InvalidRequest, "key_id: is no key id"))?;
+        let counts = sqlx::query_file!("queries/jobs_count.sql", key.as_uuid(), clean(&query.batch))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unread)?;
+        let count = |count: i64| u64::try_from(count).unwrap_or_default();
+        Ok(v1::CountJobsAnswer {
+            waiting: count(counts.waiting),
+            answered: count(counts.answered),
+            not_answered: count(counts.not_answered),
+            overdue: count(counts.overdue),
+            failure: None,
+        })
+    }
+
+    async fn listed(&self, query: &v1::ListJobsQuery) -> Result<v1::ListJobsAnswer, Failure> {
         let invalid = |message: &str| Failure::new(ErrorCode::InvalidRequest, message);
         let key: KeyId = query.key_id.parse().map_err(|_| invalid("key_id: is no key id"))?;
         let state = match query.state() {
@@ -132,10 +158,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await
-        .map_err(|error| {
-            tracing::warn!(%error, "jobs were not listed");
-            Failure::new(ErrorCode::Unavailable, "the list of jobs cannot be read at the moment")
-        })?;
+        .map_err(unread)?;
         let full = usize::try_from(limit).unwrap_or(usize::MAX);
         let next_page_token = match rows.get(full.saturating_sub(1)) {
             Some(last) if rows.len() > full => {
@@ -149,6 +172,11 @@ impl Store {
             failure: None,
         })
     }
+}
+
+fn unread(error: sqlx::Error) -> Failure {
+    tracing::warn!(%error, "jobs were not listed");
+    Failure::new(ErrorCode::Unavailable, "the list of jobs cannot be read at the moment")
 }
 
 /// Where a list goes on; from the end of time without a token.

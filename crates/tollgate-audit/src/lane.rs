@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::jobs::{JobQuestions, JobRecords, RecordDelivery};
+use tollgate_bus::jobs::{Asked, JobQuestions, JobRecords, RecordDelivery};
 use tollgate_types::{Job, JobEnd};
 
 use crate::{Error, Store, consume::chain};
@@ -30,8 +30,16 @@ impl Lane {
         } = self;
         let answering = async {
             while let Some(Some(question)) = stop.run_until_cancelled(questions.next()).await {
-                let answer = store.list_jobs(question.query.clone()).await;
-                question.answer(answer).await;
+                match &question.asked {
+                    Asked::List(query) => {
+                        let answer = store.list_jobs(query).await;
+                        question.answer(answer).await;
+                    }
+                    Asked::Count(query) => {
+                        let answer = store.count_jobs(query).await;
+                        question.answer(answer).await;
+                    }
+                }
             }
         };
         let writing = async {

@@ -21,7 +21,9 @@ use tollgate_proto::v1;
 use tollgate_types::{AttemptId, Envelope};
 
 use crate::{
-    Error, Hop, Jobs, Ledger, Payloads, jobs,
+    Error, Hop, Jobs, Ledger, Payloads,
+    batches::{self, Batches},
+    jobs,
     presence::{self, Found, Presence},
     runner::LocalStage,
     subject,
@@ -166,6 +168,12 @@ impl Bus {
                 })?;
         }
         Box::pin(self.targets()).await?;
+        Box::pin(batches::init(
+            &self.jetstream,
+            self.settings.replicas,
+            self.settings.job_retention,
+        ))
+        .await?;
         Box::pin(jobs::init(
             &self.jetstream,
             self.settings.replicas,
@@ -246,6 +254,11 @@ impl Bus {
     /// Reads the durable lane's records, as audit.
     pub async fn job_records(&self) -> Result<jobs::JobRecords, Error> {
         Box::pin(jobs::JobRecords::open(&self.jetstream)).await
+    }
+
+    /// Batches in files.
+    pub async fn batches(&self) -> Result<Batches, Error> {
+        Box::pin(Batches::open(&self.jetstream)).await
     }
 
     /// What is known of targets.

@@ -18,7 +18,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream::SelectAll};
 use prost::Message as _;
 use tollgate_proto::v1;
 use tollgate_types::{Job, JobEnd, JobId, JobNote, Millis, Payload, job::Priority};
@@ -287,30 +287,37 @@ impl Jobs {
 
     /// Asks audit which jobs there are.
     pub async fn ask_for_list(&self, query: v1::ListJobsQuery) -> Result<v1::ListJobsAnswer, Error> {
-        let asked = self
-            .client
-            .request(subject::JOB_LIST, query.encode_to_vec().into())
-            .await;
+        self.ask(subject::JOB_LIST, &query).await
+    }
+
+    /// Asks audit how many jobs there are.
+    pub async fn ask_for_count(&self, query: v1::CountJobsQuery) -> Result<v1::CountJobsAnswer, Error> {
+        self.ask(subject::JOB_COUNT, &query).await
+    }
+
+    async fn ask<A: prost::Message + Default>(
+        &self,
+        subject: &'static str,
+        query: &impl prost::Message,
+    ) -> Result<A, Error> {
+        let asked = self.client.request(subject, query.encode_to_vec().into()).await;
         let answer = asked.map_err(|error| Error::Jobs(error.into()))?;
-        v1::ListJobsAnswer::decode(answer.payload).map_err(|_| Error::Unreadable("not a list".to_owned()))
+        A::decode(answer.payload).map_err(|_| Error::Unreadable("not an answer".to_owned()))
     }
 
     /// Jobs of one priority, to be dispatched.
     pub async fn due(&self, priority: Priority) -> Result<Taker<Job>, Error> {
         let found = self.jobs.get_consumer(priority.as_str()).await;
-        Ok(Taker {
-            consumer: found.map_err(Error::Jobs)?,
-            decode: decode::<v1::JobRecord, Job>,
-        })
+        Ok(Taker::new(found.map_err(Error::Jobs)?, decode::<v1::JobRecord, Job>))
     }
 
     /// Ends of jobs, for their submitters to be told.
     pub async fn untold(&self) -> Result<Taker<JobEnd>, Error> {
         let found = self.ends.get_consumer(subject::WEBHOOK_CONSUMER).await;
-        Ok(Taker {
-            consumer: found.map_err(Error::Jobs)?,
-            decode: decode::<v1::JobEndRecord, JobEnd>,
-        })
+        Ok(Taker::new(
+            found.map_err(Error::Jobs)?,
+            decode::<v1::JobEndRecord, JobEnd>,
+        ))
     }
 
     /// Says that something was submitted, ended or noted: about one job, or any. It may say so when nothing was, and may
@@ -345,7 +352,7 @@ pub enum Hints {
 }
 
 /// Asked of the stream's leader, so that what was stored a moment ago is seen.
-async fn last(stream: &stream::Stream, subject: String) -> Result<Option<Bytes>, Error> {
+pub(crate) async fn last(stream: &stream::Stream, subject: String) -> Result<Option<Bytes>, Error> {
     match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => Ok(Some(message.payload)),
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -378,6 +385,10 @@ pub struct Taken<T> {
 }
 
 impl<T> Taker<T> {
+    pub(crate) const fn new(consumer: Consumer<Config>, decode: fn(&[u8]) -> Result<T, Error>) -> Self {
+        Self { consumer, decode }
+    }
+
     /// Up to `max` records that are due, and none when none is.
     pub async fn take(&self, max: usize) -> Result<Vec<Taken<T>>, Error> {
         let mut taken = Vec::new();
@@ -479,26 +490,36 @@ where
 /// Questions after a key's jobs, for audit to answer.
 pub struct JobQuestions {
     client: Client,
-    questions: async_nats::Subscriber,
+    questions: SelectAll<async_nats::Subscriber>,
 }
 
 /// One of them.
 pub struct JobQuestion {
-    pub query: v1::ListJobsQuery,
+    pub asked: Asked,
     client: Client,
     reply: async_nats::Subject,
 }
 
+/// What is asked.
+pub enum Asked {
+    /// To be answered with a [`v1::ListJobsAnswer`].
+    List(v1::ListJobsQuery),
+    /// To be answered with a [`v1::CountJobsAnswer`].
+    Count(v1::CountJobsQuery),
+}
+
 impl JobQuestions {
     pub(crate) async fn open(client: Client) -> Result<Self, Error> {
-        let subject = subject::JOB_LIST;
-        let questions = client
-            .queue_subscribe(subject, subject::LEDGER_CONSUMER.to_owned())
-            .await;
-        let questions = questions.map_err(|source| Error::Subscribe {
-            subject: subject.to_owned(),
-            source: source.into(),
-        })?;
+        let mut questions = SelectAll::new();
+        for subject in [subject::JOB_LIST, subject::JOB_COUNT] {
+            let subscribed = client
+                .queue_subscribe(subject, subject::LEDGER_CONSUMER.to_owned())
+                .await;
+            questions.push(subscribed.map_err(|source| Error::Subscribe {
+                subject: subject.to_owned(),
+                source: source.into(),
+            })?);
+        }
         Ok(Self { client, questions })
     }
 
@@ -506,10 +527,13 @@ impl JobQuestions {
     pub async fn next(&mut self) -> Option<JobQuestion> {
         loop {
             let message = self.questions.next().await?;
-            let query = v1::ListJobsQuery::decode(message.payload).ok();
-            if let (Some(query), Some(reply)) = (query, message.reply) {
+            let asked = match message.subject.as_str() {
+                subject::JOB_LIST => v1::ListJobsQuery::decode(message.payload).map(Asked::List),
+                _ => v1::CountJobsQuery::decode(message.payload).map(Asked::Count),
+            };
+            if let (Ok(asked), Some(reply)) = (asked, message.reply) {
                 return Some(JobQuestion {
-                    query,
+                    asked,
                     client: self.client.clone(),
                     reply,
                 });
@@ -520,7 +544,7 @@ impl JobQuestions {
 
 impl JobQuestion {
     /// Sends the answer to whoever asked.
-    pub async fn answer(self, answer: v1::ListJobsAnswer) {
+    pub async fn answer(self, answer: impl prost::Message) {
         if let Err(error) = self.client.publish(self.reply, answer.encode_to_vec().into()).await {
             tracing::debug!(%error, "an answer was not sent");
         }

@@ -3,6 +3,7 @@
 //! A stage is a function from an [`Envelope`](tollgate_types::Envelope) to an [`Outcome`]; the [`Runner`] reads the queue
 //! for it and carries the outcome out. When the next stage runs in the same process it is called directly.
 
+pub mod batches;
 mod connection;
 mod courier;
 pub mod delivery;
@@ -58,6 +59,8 @@ pub enum Error {
     PayloadGone,
     #[error("the streams of jobs do not answer")]
     Jobs(#[source] async_nats::Error),
+    #[error("the store of files does not answer")]
+    Files(#[source] async_nats::Error),
     #[error("the bucket of targets does not answer")]
     Targets(#[source] async_nats::Error),
     #[error("a record of a job is unreadable: {0}")]

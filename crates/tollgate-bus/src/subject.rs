@@ -41,8 +41,18 @@ pub(crate) const EXPECTED_IN: &str = "Nats-Expected-Last-Subject-Sequence-Subjec
 pub const WEBHOOK_CONSUMER: &str = "webhooks";
 /// The key-value bucket of what routers and operators say of targets.
 pub const TARGET_BUCKET: &str = "tollgate-targets";
+/// What is known of batches: this, the key's id, the batch's id, and which part.
+pub const BATCHES: &str = "tollgate.v1.batches";
+/// The stream that keeps it.
+pub const BATCH_STREAM: &str = "TOLLGATE_BATCHES";
+/// The consumer of accepted batches.
+pub const BATCH_CONSUMER: &str = "batches";
+/// The object store for files that clients upload and fetch.
+pub const FILE_BUCKET: &str = "tollgate-files";
 /// Questions to audit about which jobs there are.
 pub const JOB_LIST: &str = "tollgate.v1.joblist";
+/// Questions to audit about how many there are.
+pub const JOB_COUNT: &str = "tollgate.v1.jobcount";
 
 /// The next stage of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

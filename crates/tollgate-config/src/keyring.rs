@@ -81,6 +81,13 @@ impl Keyring {
         }
     }
 
+    /// The entry of the key of this id, if it is valid at `now`.
+    #[must_use]
+    pub fn find(&self, id: KeyId, now: DateTime<Utc>) -> Option<&Entry> {
+        let mut entries = self.entries.values();
+        entries.find(|entry| entry.caller.key_id == id && entry.key.expires_at.is_none_or(|end| now < end))
+    }
+
     /// The entry of a key that is valid at `now`.
     pub fn authenticate(&self, secret: &str, now: DateTime<Utc>) -> Result<&Entry, AuthError> {
         // The length first: nobody makes us hash a megabyte.

@@ -101,8 +101,10 @@ pub struct JobSettings {
     pub min_backoff: Duration,
     /// Longest pause.
     pub max_backoff: Duration,
-    /// Most jobs in one call of `SubmitBatch`.
+    /// Most jobs in one call of `SubmitBatch`, and most lines of a batch's file.
     pub max_batch: usize,
+    /// Largest file of a batch, in bytes.
+    pub max_file_bytes: usize,
 }
 
 /// An entry of `keys`. The secret itself is never in the file.

@@ -3,6 +3,7 @@
 //! Only ingress speaks to clients. It authenticates, reads what it must of a request, hands it to the queue and streams
 //! back what is delivered.
 
+mod batches;
 mod connection;
 mod desk;
 mod grpc;
@@ -21,6 +22,7 @@ use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, Readiness};
 
 use crate::{
+    batches::BatchDesk,
     connection::HeadLimits,
     desk::Desk,
     jobs::{Dispatcher, JobDesk},
@@ -62,6 +64,8 @@ pub struct Service {
     desk: Arc<Desk>,
     reception: Arc<Reception>,
     jobs: JobDesk,
+    batches: BatchDesk,
+    runner: batches::Runner,
     dispatcher: Dispatcher,
     teller: Option<Teller>,
     targets: targets::Service,
@@ -105,6 +109,8 @@ impl Service {
             config.ingress.request_timeout,
             webhooks,
         );
+        let batches = BatchDesk::new(bus.batches().await?, jobs.clone(), settings.clone());
+        let runner = Box::pin(batches::Runner::new(batches.clone())).await?;
         let dispatcher = Box::pin(Dispatcher::new(
             bus,
             lane,
@@ -123,6 +129,8 @@ impl Service {
             desk,
             reception,
             jobs,
+            batches,
+            runner,
             dispatcher,
             teller,
             targets,
@@ -138,6 +146,8 @@ impl Service {
             desk,
             reception,
             jobs,
+            batches,
+            runner,
             dispatcher,
             teller,
             targets,
@@ -152,11 +162,18 @@ impl Service {
             async move { tollgate_bus::serve_delivery(listeners.delivery, desk, stop).await }
         });
         let mut doors = JoinSet::new();
-        doors.spawn(http::serve(listeners.http, jobs.clone(), limits, stop.clone()));
+        doors.spawn(http::serve(listeners.http, jobs.clone(), batches, limits, stop.clone()));
         doors.spawn(grpc::serve(listeners.grpc, reception, jobs, targets, stop.clone()));
         doors.spawn({
             let stop = stop.clone();
             async move { Ok(dispatcher.run(stop).await?) }
+        });
+        doors.spawn({
+            let stop = stop.clone();
+            async move {
+                Box::pin(runner.run(stop)).await;
+                Ok(())
+            }
         });
         if let Some(teller) = teller {
             let stop = stop.clone();

@@ -133,6 +133,11 @@ impl Reception {
         Err(Failure::new(ErrorCode::PermissionDenied, message))
     }
 
+    /// The caller of this key, if the key is still valid.
+    pub(crate) fn find(&self, key: KeyId) -> Option<&Entry> {
+        self.keyring.find(key, Utc::now())
+    }
+
     /// Counts a request against the caller's own limit.
     pub(crate) fn admit(&self, key: KeyId) -> Result<(), Failure> {
         let Some(limiter) = self.limiters.get(&key) else {

@@ -87,6 +87,10 @@ error_codes! {
     ModelNotFound = "model_not_found", 404, NotFound, retry: false;
     /// No such job for this key.
     JobNotFound = "job_not_found", 404, NotFound, retry: false;
+    /// No batch of this id belongs to the key.
+    BatchNotFound = "batch_not_found", 404, NotFound, retry: false;
+    /// No file of this id belongs to the key.
+    FileNotFound = "file_not_found", 404, NotFound, retry: false;
     /// The idempotency key stands for another request.
     IdempotencyConflict = "idempotency_conflict", 409, AlreadyExists, retry: false;
     /// The body, or a part of it, is over a configured limit.

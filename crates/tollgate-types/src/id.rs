@@ -103,6 +103,17 @@ typed_id!(
 );
 
 typed_id!(
+    /// Many durable requests in a file.
+    BatchId,
+    "batch"
+);
+typed_id!(
+    /// A file that a client uploaded, or may fetch.
+    FileId,
+    "file"
+);
+
+typed_id!(
     /// An API key; its secret is never stored.
     KeyId,
     "key"

@@ -19,7 +19,7 @@ pub mod usage;
 pub use caller::Caller;
 pub use envelope::{Dialect, Envelope, Failure, Operation, Payload, RequestView, Screen, Target};
 pub use error::ErrorCode;
-pub use id::{AttemptId, JobId, KeyId, RequestId};
+pub use id::{AttemptId, BatchId, FileId, JobId, KeyId, RequestId};
 pub use job::{Job, JobEnd, JobNote};
 pub use money::Usd;
 pub use time::Millis;

@@ -89,6 +89,7 @@ fn jobs(mut f: Fields<'_>) -> JobSettings {
         min_backoff: f.value("min_backoff", SECOND, Cursor::duration),
         max_backoff: f.value("max_backoff", 30 * SECOND, Cursor::duration),
         max_batch: f.value("max_batch", 100_000, |at| at.count(1..=1_000_000)),
+        max_file_bytes: f.value("max_file", 200 * MIB, |at| at.size(KIB..=4 * GIB)),
     };
     f.finish();
     if let Some(at) = longest.filter(|_| jobs.max_backoff < jobs.min_backoff) {

@@ -14,7 +14,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_proto::v1;
-use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Millis, Operation, job::JobStatus};
+use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Millis, job::JobStatus};
 
 use super::{
     body,
@@ -23,7 +23,7 @@ use super::{
     error::error_response,
 };
 use crate::{
-    jobs::{JobDesk, Listing, Submission},
+    jobs::{JobDesk, Kind, Listing, Submission},
     reception::Rejection,
 };
 
@@ -128,41 +128,6 @@ impl JobBody {
     }
 }
 
-/// What the door at a path takes.
-struct Kind {
-    dialect: Dialect,
-    operation: Operation,
-    path: Option<(String, bool)>,
-}
-
-fn kind_of(url: &str) -> Result<Kind, Rejection> {
-    let (dialect, operation, path) = match url {
-        "/v1/chat/completions" => (Dialect::OpenaiChat, Operation::Chat, None),
-        "/v1/responses" => (Dialect::OpenaiResponses, Operation::Chat, None),
-        "/v1/embeddings" => (Dialect::OpenaiChat, Operation::Embed, None),
-        "/v1/messages" => (Dialect::Anthropic, Operation::Chat, None),
-        gemini => {
-            let model = gemini
-                .strip_prefix("/v1beta/models/")
-                .and_then(|call| call.strip_suffix(":generateContent"))
-                .ok_or_else(|| Rejection {
-                    failure: Failure::new(
-                        ErrorCode::InvalidRequest,
-                        "url: expected /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages or \
-                         /v1beta/models/MODEL:generateContent",
-                    ),
-                    param: Some("url".to_owned()),
-                })?;
-            (Dialect::Gemini, Operation::Chat, Some((model.to_owned(), false)))
-        }
-    };
-    Ok(Kind {
-        dialect,
-        operation,
-        path,
-    })
-}
-
 fn refuse(rejection: impl Into<Rejection>) -> Response {
     error_response(Dialect::OpenaiChat, &rejection.into(), None)
 }
@@ -199,7 +164,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
         dialect,
         operation,
         path,
-    } = kind_of(&wire.url)?;
+    } = Kind::of(&wire.url)?;
     let priority = wire.priority.as_deref().map(str::parse).transpose();
     let submission = Submission {
         headers: passed_on(&head.headers),
@@ -227,7 +192,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
     Ok((status, whole(desk, &submitted.status).await?))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Option<String> {
     Some(headers.get(IDEMPOTENCY_KEY)?.to_str().ok()?.to_owned())
 }
 
@@ -241,7 +206,7 @@ async fn whole(desk: &JobDesk, status: &JobStatus) -> Result<JobBody, Failure> {
     Ok(job)
 }
 
-fn json<T: Serialize>(value: &T) -> Response {
+pub(super) fn json<T: Serialize>(value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => ([(header::CONTENT_TYPE, "application/json")], Bytes::from(bytes)).into_response(),
         Err(_) => refuse(Failure::new(ErrorCode::Internal, "the answer cannot be written")),
@@ -253,7 +218,7 @@ fn key_of(desk: &JobDesk, headers: &HeaderMap, uri: &Uri) -> Result<KeyId, Failu
     Ok(desk.reception.authenticate_secret(&secret)?.caller.key_id)
 }
 
-fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     let pairs = uri.query().unwrap_or_default().split('&');
     let mut values = pairs
         .filter_map(|pair| pair.split_once('='))

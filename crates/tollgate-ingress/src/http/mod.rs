@@ -4,6 +4,7 @@
 //! given one address and add the provider's name themselves.
 
 mod answer;
+mod batches;
 mod body;
 mod credential;
 mod door;
@@ -26,6 +27,7 @@ use tracing::Instrument;
 
 use crate::{
     Error,
+    batches::BatchDesk,
     connection::{self, HeadLimits},
     jobs::JobDesk,
 };
@@ -41,12 +43,14 @@ const GATEWAY_METADATA: HeaderName = HeaderName::from_static("x-langsmith-gatewa
 pub(crate) async fn serve(
     listener: TcpListener,
     desk: JobDesk,
+    batches: BatchDesk,
     limits: HeadLimits,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let routes = routes()
         .with_state(desk.clone())
         .merge(jobs::routes(desk))
+        .merge(batches::routes(batches))
         .method_not_allowed_fallback(|request| lost(request, 405, "the method is not allowed here"))
         .fallback(|request| lost(request, 404, "there is nothing at this path"))
         .layer(middleware::from_fn(identify));

@@ -1,7 +1,7 @@
 //! Which job is meant.
 
 use sha2::{Digest, Sha256};
-use tollgate_types::{Dialect, JobId, KeyId, Operation};
+use tollgate_types::{BatchId, Dialect, JobId, KeyId, Operation};
 
 /// What an id is made of when it is not drawn.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +9,13 @@ pub(super) enum Meant<'a> {
     /// An idempotency key of the client's, and how often it has failed.
     Key(&'a str, u32),
     RetryOf(JobId),
+    /// A place in a batch's file.
+    Line(BatchId, u64),
+}
+
+/// The job at a place in a batch's file.
+pub(crate) fn at_line(owner: KeyId, batch: BatchId, line: u64) -> JobId {
+    named(owner, Meant::Line(batch, line))
 }
 
 /// The job that the key's owner means.
@@ -22,6 +29,11 @@ pub(super) fn named(owner: KeyId, meant: Meant<'_>) -> JobId {
             digest.update(b"\0failed");
             digest.update(failures.to_be_bytes());
             digest.update(key.as_bytes());
+        }
+        Meant::Line(batch, line) => {
+            digest.update(b"\0line");
+            digest.update(batch.as_uuid().as_bytes());
+            digest.update(line.to_be_bytes());
         }
         Meant::RetryOf(job) => {
             digest.update(b"\0retry");
@@ -59,6 +71,8 @@ mod tests {
             named(one, Meant::Key("a", 1)),
             named(one, Meant::Key("a", 2)),
             named(one, Meant::RetryOf(job)),
+            named(one, Meant::Line(BatchId::of(job.as_uuid()), 0)),
+            named(one, Meant::Line(BatchId::of(job.as_uuid()), 1)),
         ];
         assert_eq!(BTreeSet::from(others).len(), others.len());
         assert!(!others.contains(&job));

@@ -7,6 +7,7 @@
 mod dispatch;
 pub(crate) mod grpc;
 mod id;
+mod kind;
 mod retry;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,7 +18,7 @@ use tollgate_bus::{Error as BusError, Jobs, jobs::Hints};
 use tollgate_config::{Entry, schema::JobSettings};
 use tollgate_proto::v1;
 use tollgate_types::{
-    Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Millis, Operation,
+    BatchId, Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Millis, Operation,
     job::{JobStatus, Priority, Progress},
     ledger::RequestState,
 };
@@ -29,6 +30,8 @@ use crate::{
 };
 
 pub(crate) use dispatch::Dispatcher;
+pub(crate) use id::at_line;
+pub(crate) use kind::Kind;
 
 /// A watcher looks for himself this often, should a hint be lost.
 const LOOK: Duration = Duration::from_secs(5);
@@ -62,6 +65,8 @@ pub(crate) struct Submission {
     pub(crate) idempotency_key: Option<String>,
     /// How often the request of this key has failed before; each time it is a job of its own.
     pub(crate) failures: u32,
+    /// The place in a batch's file, in place of an idempotency key.
+    pub(crate) line: Option<(BatchId, u64)>,
     pub(crate) priority: Priority,
     pub(crate) not_before: Option<Millis>,
     pub(crate) deadline: Option<Millis>,
@@ -130,12 +135,14 @@ impl JobDesk {
         }
         let deadline = self.deadline(&submission, now)?;
         let key = submission.idempotency_key.as_deref();
-        let id = key.map_or_else(JobId::generate, |key| {
-            named(entry.caller.key_id, Meant::Key(key, submission.failures))
-        });
+        let meant = match submission.line {
+            Some((batch, line)) => Some(Meant::Line(batch, line)),
+            None => key.map(|key| Meant::Key(key, submission.failures)),
+        };
+        let id = meant.map_or_else(JobId::generate, |meant| named(entry.caller.key_id, meant));
         let fingerprint = fingerprint(dialect, operation, &submission.body);
         // A body that is stored apart is stored before the job that names it.
-        let payload = match key {
+        let payload = match meant {
             Some(_) => match self.jobs.find(id).await.map_err(away)? {
                 Some(known) => return self.known(known, &fingerprint).await,
                 None => self.jobs.check_in(id, "request", submission.body).await,
@@ -372,6 +379,17 @@ impl JobDesk {
     }
 
     /// Jobs of the key, newest first, as audit knows them.
+    /// How many of a key's jobs of a batch are in which state.
+    pub(crate) async fn count(&self, key: KeyId, batch: String) -> Result<v1::CountJobsAnswer, Failure> {
+        let key_id = key.to_string();
+        let query = v1::CountJobsQuery { key_id, batch };
+        let mut answer = self.jobs.ask_for_count(query).await.map_err(away)?;
+        match answer.failure.take() {
+            None => Ok(answer),
+            Some(failure) => Err(told(failure)),
+        }
+    }
+
     pub(crate) async fn list(&self, key: KeyId, listing: Listing) -> Result<v1::ListJobsResponse, Failure> {
         let query = v1::ListJobsQuery {
             key_id: key.to_string(),
@@ -390,14 +408,17 @@ impl JobDesk {
                 jobs: answer.jobs,
                 next_page_token: answer.next_page_token,
             }),
-            Some(failure) => {
-                Err(Failure::try_from(failure).unwrap_or_else(|_| Failure::new(ErrorCode::Internal, "no list")))
-            }
+            Some(failure) => Err(told(failure)),
         }
     }
 }
 
-fn away(error: BusError) -> Failure {
+/// What audit says instead of an answer.
+fn told(failure: v1::Failure) -> Failure {
+    Failure::try_from(failure).unwrap_or_else(|_| Failure::new(ErrorCode::Internal, "audit gave no answer"))
+}
+
+pub(crate) fn away(error: BusError) -> Failure {
     tracing::warn!(
         error = &error as &dyn std::error::Error,
         "the streams of jobs did not answer"

@@ -39,6 +39,8 @@ const fn kind(code: ErrorCode) -> Kind {
         | ErrorCode::PermissionDenied
         | ErrorCode::ModelNotFound
         | ErrorCode::JobNotFound
+        | ErrorCode::BatchNotFound
+        | ErrorCode::FileNotFound
         | ErrorCode::IdempotencyConflict
         | ErrorCode::TooLarge
         | ErrorCode::PolicyDenied
@@ -92,6 +94,7 @@ mod tests {
         min_backoff: Duration::from_secs(1),
         max_backoff: Duration::from_secs(8),
         max_batch: 10,
+        max_file_bytes: 1 << 20,
     };
 
     fn after(code: ErrorCode, failed_calls: u32, tries: u32) -> Next {
