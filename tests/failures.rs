@@ -393,3 +393,90 @@ async fn a_drained_target_gets_nothing_until_it_is_restored() {
     }
     stack.stop().await;
 }
+
+/// A stream that takes nothing more, as when the disk is full; the limit that it had.
+async fn fill(stack: &Stack, name: &str, max_bytes: Option<i64>) -> i64 {
+    let nats = async_nats::connect(&stack.nats_url).await.unwrap();
+    let jetstream = async_nats::jetstream::new(nats);
+    let mut stream = jetstream.get_stream(name).await.unwrap();
+    let info = stream.info().await.unwrap();
+    let (mut config, used) = (info.config.clone(), i64::try_from(info.state.bytes).unwrap());
+    let before = std::mem::replace(&mut config.max_bytes, max_bytes.unwrap_or(used.max(1)));
+    jetstream.update_stream(config).await.unwrap();
+    before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_refuses_and_loses_nothing() {
+    let stack = Stack::with(Script::default()).await;
+    assert_eq!(stack.ask("sim-mini", "before").await.0, 200);
+    stack.settled(1, Duration::from_secs(20)).await;
+    let submit = async || {
+        let job = serde_json::json!({ "url": "/v1/chat/completions", "body": chat("sim-mini", "job") });
+        let url = format!("{}/v1/jobs", stack.http);
+        stack
+            .client
+            .post(url)
+            .bearer_auth(KEY)
+            .body(job.to_string())
+            .send()
+            .await
+            .unwrap()
+    };
+    // Jobs: not accepted, and told so; requests that somebody waits for go on.
+    let before = fill(&stack, "TOLLGATE_JOBS", None).await;
+    let refused = submit().await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, body) = read(refused).await;
+    assert_eq!(
+        (status, body["error"]["code"].as_str()),
+        (503, Some("unavailable")),
+        "{body}"
+    );
+    assert_eq!(stack.ask("sim-mini", "meanwhile").await.0, 200);
+    fill(&stack, "TOLLGATE_JOBS", Some(before)).await;
+    assert_eq!(submit().await.status(), 202);
+    stack.settled(2, Duration::from_secs(20)).await;
+    stack
+        .until(
+            "SELECT count(*) FROM jobs WHERE state = 'answered'",
+            1,
+            Duration::from_secs(20),
+        )
+        .await;
+    // The ledger: what cannot be written down is not called.
+    let before = fill(&stack, "TOLLGATE_LEDGER", None).await;
+    let calls = stack.simulator.stats().calls;
+    let begun = std::time::Instant::now();
+    let refused = stack.post(&chat("sim-mini", "unwritten")).send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "5");
+    let (status, body) = read(refused).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(
+        (status, body["error"]["code"].as_str()),
+        (503, Some("unavailable")),
+        "{body}"
+    );
+    assert_eq!(stack.simulator.stats().calls, calls);
+    let accepted = submit().await;
+    assert_eq!(accepted.status(), 202);
+    fill(&stack, "TOLLGATE_LEDGER", Some(before)).await;
+    stack
+        .until(
+            "SELECT count(*) FROM jobs WHERE state = 'answered'",
+            2,
+            Duration::from_secs(60),
+        )
+        .await;
+    assert_eq!(stack.ask("sim-mini", "after").await.0, 200);
+    let calls = stack.simulator.stats().calls;
+    stack
+        .until(
+            "SELECT count(*) FROM attempts WHERE state = 'settled'",
+            i64::try_from(calls).unwrap(),
+            Duration::from_secs(30),
+        )
+        .await;
+    assert_eq!(calls, 5);
+    stack.stop().await;
+}

@@ -80,8 +80,14 @@ impl Ledger {
             .await;
         match stored {
             Ok(stored) => Ok(stored.sequence),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(Error::AlreadyStarted),
-            Err(error) => Err(failed(error.into())),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::WrongLastSequence => Error::AlreadyStarted,
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => failed(error.into()),
+                _ => Error::Refused {
+                    subject,
+                    source: error.into(),
+                },
+            }),
         }
     }
 
@@ -114,7 +120,9 @@ impl Ledger {
         let mut pause = Duration::from_millis(50);
         loop {
             match self.publish(event).await {
-                Err(error @ Error::Publish { .. }) if tokio::time::Instant::now() + pause < deadline => {
+                Err(error @ (Error::Publish { .. } | Error::Refused { .. }))
+                    if tokio::time::Instant::now() + pause < deadline =>
+                {
                     tracing::warn!(error = %error_chain(&error), kind = event.kind(), "a ledger event waits for the stream");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));

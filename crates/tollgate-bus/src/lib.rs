@@ -49,6 +49,9 @@ pub enum Error {
     Unconfirmed(String),
     #[error("cannot publish to {subject}")]
     Publish { subject: String, source: async_nats::Error },
+    /// The stream has said that it does not take the message: it is surely not stored.
+    #[error("the stream refuses {subject}")]
+    Refused { subject: String, source: async_nats::Error },
     #[error("this attempt has started already")]
     AlreadyStarted,
     #[error("cannot read the ledger stream")]

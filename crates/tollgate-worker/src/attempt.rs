@@ -23,6 +23,8 @@ use tollgate_types::{
 
 use crate::upstream::{Message, Refused, Upstream};
 
+/// How long a client should wait when the ledger takes nothing.
+const LEDGER_WAIT_MS: u64 = 5000;
 /// How long a settlement is tried. A ledger stream that is away longer leaves an orphan.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(300);
 /// What follows the last event of a stream is read this long, so that the connection can be used again.
@@ -114,10 +116,9 @@ impl Attempts {
             not_stored => {
                 let error = not_stored.ok().and_then(Result::err);
                 tracing::error!(?error, "the ledger did not take an attempt; the provider is not called");
-                Call::failed(Failure::new(
-                    ErrorCode::Unavailable,
-                    "the ledger cannot be written at the moment",
-                ))
+                let surely = matches!(error, Some(BusError::Refused { .. }));
+                self.give_up(order, line, &mut answer, surely).await;
+                return Ending::Delivered;
             }
         };
         if let (Owner::Job(job), Some(body)) = (order.owner, &call.kept) {
@@ -148,6 +149,28 @@ impl Attempts {
         );
         let elsewhere = self.conclude(order.attempt, settlement, call, line).await;
         elsewhere.map_or(Ending::Delivered, |failure| Ending::TryElsewhere(failure, fence))
+    }
+
+    /// Tells the owner that no call was made, because it could not be written down. No other worker could write it either.
+    /// `surely` when the ledger does not have the start of the attempt, which is then nothing to settle.
+    async fn give_up(&self, order: Order, line: Line, answer: &mut Answer, surely: bool) {
+        let failure = Failure::new(ErrorCode::Unavailable, "the ledger cannot be written at the moment");
+        let call = Call::failed(failure.retry_after_ms(LEDGER_WAIT_MS));
+        let end = line.pieces.send(Piece::End {
+            failure: call.failure.clone(),
+            usage: None,
+        });
+        let _ = tokio::time::timeout(self.ledger_timeout, end).await;
+        drop(line);
+        if surely {
+            return;
+        }
+        let settlement = self.settlement(&order, &call, answer).await;
+        let attempt = order.attempt;
+        let settled = LedgerEvent::Settled { attempt, settlement };
+        if let Err(error) = self.ledger.publish_until(&settled, SETTLE_PATIENCE).await {
+            tracing::error!(%error, "a call that was not made may become an orphan");
+        }
     }
 
     /// Settles, then tells the owner; the failure that another target may mend. A ledger that hangs does not keep the owner waiting for long.
