@@ -135,3 +135,60 @@ async fn a_prompt_of_twenty_megabytes_passes_by_claim_check() {
     assert_eq!(stack.simulator.stats().calls, 1);
     stack.stop().await;
 }
+
+/// Flow control is each answer's own: on the one connection from a worker to an ingress, those that nobody reads must not
+/// hold up the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_hold_up_nobody_else() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let stack = Stack::with(Script::default()).await;
+    let address = stack.http.strip_prefix("http://").unwrap();
+    let body = streamed("sim-mini", "go on #sim:words=120000 #sim:chunk_tokens=50").to_string();
+    let mut unread = Vec::new();
+    for _ in 0..6 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 256];
+        assert!(socket.read(&mut first).await.unwrap() > 0);
+        unread.push(socket);
+    }
+    // All buffers on the way are full by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for _ in 0..50 {
+        let asked = tokio::time::timeout(Duration::from_secs(10), stack.ask("sim-mini", "hello"));
+        assert_eq!(asked.await.expect("held up").0, 200);
+    }
+    // Read after all, an answer is whole.
+    let mut rest = Vec::new();
+    let mut socket = unread.pop().unwrap();
+    loop {
+        let mut some = [0; 65536];
+        let read = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut some)).await;
+        let read = read.expect("the answer stands still").unwrap();
+        rest.extend_from_slice(&some[..read]);
+        if read == 0
+            || rest
+                .windows(12)
+                .rev()
+                .take(4096)
+                .any(|window| window == b"data: [DONE]")
+        {
+            break;
+        }
+    }
+    assert!(
+        rest.len() > 1 << 20,
+        "{} bytes are too few to fill anything",
+        rest.len()
+    );
+    drop(unread);
+    stack.stop().await;
+}

@@ -23,6 +23,12 @@ use crate::{
     delivery::{Line, Piece, Recipient},
 };
 
+/// What one line may have on its way unread, in bytes.
+const LINE_WINDOW: u32 = 64 << 10;
+/// All lines from a worker share a connection. Its window is as large as HTTP/2 has it, so that it never binds: otherwise
+/// a few answers that nobody reads would stop all the others.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// The address that others use for `listener`: `configured`, or the listener's own.
 pub fn advertised(listener: &TcpListener, configured: Option<&str>) -> std::io::Result<String> {
     match configured {
@@ -51,6 +57,8 @@ pub async fn serve_delivery(
     .max_decoding_message_size(MAX_MESSAGE)
     .max_encoding_message_size(MAX_MESSAGE);
     Server::builder()
+        .initial_stream_window_size(LINE_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
         .add_service(service)
         .serve_with_incoming_shutdown(
