@@ -1,0 +1,488 @@
+//! What a provider says was used, in its own JSON, made into units of which no token is in two.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+use crate::unit::{Tier, Unit};
+
+/// What a call used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Consumption {
+    pub quantities: BTreeMap<Unit, u64>,
+    /// All tokens of the prompt; they decide which size it has.
+    pub prompt_tokens: u64,
+    /// The terms on which the provider says it served the call.
+    pub tier: Option<Tier>,
+    /// What else it says of that: a geography, a speed.
+    pub served: Vec<String>,
+    /// What it says the call costs, in US dollars.
+    pub stated_usd: Option<Decimal>,
+}
+
+/// A text that tells of no usage.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoUsage {
+    #[error("expected a usage as a provider reports it, or an answer that has one")]
+    Missing,
+    #[error("{0}: expected a count, a whole number from 0")]
+    NotACount(String),
+    #[error("{0}: {1:?} is no service tier that has a price")]
+    UnknownTier(&'static str, String),
+    #[error("{0}: expected an amount of US dollars")]
+    NotAnAmount(&'static str),
+}
+
+/// Reads a provider's usage, or an answer with one: of Chat Completions, Responses, Messages, Gemini or Converse.
+pub fn read(json: &Value) -> Result<Consumption, NoUsage> {
+    let object = |name: &str| json.get(name).filter(|found| found.is_object());
+    // An event of Responses has the answer within.
+    if let Some(response) = object("response") {
+        return read(response);
+    }
+    let inner = object("usage").or_else(|| object("usageMetadata")).unwrap_or(json);
+    let fields = Fields(inner);
+    let mut used = if fields.has("promptTokenCount") || fields.has("candidatesTokenCount") {
+        gemini(&fields, json)?
+    } else if fields.has("inputTokens") {
+        converse(&fields, json)?
+    } else if fields.has("prompt_tokens") {
+        chat(&fields)?
+    } else if fields.has("cache_read_input_tokens") || fields.has("cache_creation_input_tokens") {
+        messages(&fields)?
+    } else if fields.has("input_tokens") {
+        responses(&fields, json)?
+    } else {
+        return Err(NoUsage::Missing);
+    };
+    for (object, param) in [(json, "service_tier"), (inner, "service_tier")] {
+        if let Some(name) = object.get(param).and_then(Value::as_str) {
+            let unknown = || NoUsage::UnknownTier(param, name.to_owned());
+            used.tier = Some(Tier::of_provider(name).ok_or_else(unknown)?);
+        }
+    }
+    used.quantities.retain(|_, quantity| *quantity > 0);
+    Ok(used)
+}
+
+/// An object of counts.
+struct Fields<'a>(&'a Value);
+
+impl Fields<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|found| !found.is_null())
+    }
+
+    /// The count at the path, 0 when nothing is there.
+    fn count(&self, pointer: &str) -> Result<u64, NoUsage> {
+        match self.0.pointer(pointer) {
+            None | Some(Value::Null) => Ok(0),
+            Some(found) => found
+                .as_u64()
+                .ok_or_else(|| NoUsage::NotACount(pointer[1..].replace('/', "."))),
+        }
+    }
+
+    fn amount(&self, name: &'static str) -> Result<Option<Decimal>, NoUsage> {
+        let text = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(_) => return Err(NoUsage::NotAnAmount(name)),
+        };
+        let amount = Decimal::from_str_exact(&text).or_else(|_| Decimal::from_scientific(&text));
+        let amount = amount.ok().filter(|amount| !amount.is_sign_negative());
+        amount.map(Some).ok_or(NoUsage::NotAnAmount(name))
+    }
+
+    /// Tokens of a modality, in Gemini's lists of them.
+    fn modality(&self, list: &str, modality: &str) -> Result<u64, NoUsage> {
+        let details = self.0.get(list).and_then(Value::as_array).into_iter().flatten();
+        let of = details.filter(|detail| detail.get("modality").and_then(Value::as_str) == Some(modality));
+        of.map(|detail| Fields(detail).count("/tokenCount"))
+            .try_fold(0, |sum: u64, count| Ok(sum.saturating_add(count?)))
+    }
+}
+
+/// Takes the parts out of the whole: no part is larger than what is left.
+fn split(quantities: &mut BTreeMap<Unit, u64>, rest: Unit, whole: u64, parts: &[(Unit, u64)]) {
+    let mut left = whole;
+    for (unit, part) in parts {
+        let taken = (*part).min(left);
+        left -= taken;
+        quantities.insert(*unit, taken);
+    }
+    quantities.insert(rest, left);
+}
+
+fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
+    let details = |name: &str| fields.count(&format!("/prompt_tokens_details/{name}"));
+    let answer = |name: &str| fields.count(&format!("/completion_tokens_details/{name}"));
+    let cached_audio = fields.count("/prompt_tokens_details/cached_tokens_details/audio_tokens")?;
+    // DeepSeek names it so.
+    let cached = details("cached_tokens")?.max(fields.count("/prompt_cache_hit_tokens")?);
+    let prompt = fields.count("/prompt_tokens")?;
+    let mut used = Consumption {
+        prompt_tokens: prompt,
+        stated_usd: fields.amount("cost")?,
+        ..Consumption::default()
+    };
+    let parts = [
+        (Unit::CachedAudioInput, cached_audio),
+        (Unit::CachedInput, cached.saturating_sub(cached_audio)),
+        (Unit::CacheWrite, details("cache_write_tokens")?),
+        (Unit::AudioInput, details("audio_tokens")?.saturating_sub(cached_audio)),
+        (Unit::ImageInput, details("image_tokens")?),
+        (Unit::VideoInput, details("video_tokens")?),
+    ];
+    split(&mut used.quantities, Unit::Input, prompt, &parts);
+    let parts = [
+        (Unit::Reasoning, answer("reasoning_tokens")?),
+        (Unit::AudioOutput, answer("audio_tokens")?),
+        (Unit::ImageOutput, answer("image_tokens")?),
+        (Unit::VideoOutput, answer("video_tokens")?),
+    ];
+    split(
+        &mut used.quantities,
+        Unit::Output,
+        fields.count("/completion_tokens")?,
+        &parts,
+    );
+    // Perplexity's.
+    used.quantities
+        .insert(Unit::Citation, fields.count("/citation_tokens")?);
+    used.quantities
+        .insert(Unit::WebSearch, fields.count("/num_search_queries")?);
+    Ok(used)
+}
+
+fn responses(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage> {
+    let prompt = fields.count("/input_tokens")?;
+    let input = |name: &str| fields.count(&format!("/input_tokens_details/{name}"));
+    let output = |name: &str| fields.count(&format!("/output_tokens_details/{name}"));
+    let mut used = Consumption {
+        prompt_tokens: prompt,
+        stated_usd: fields.amount("cost")?,
+        ..Consumption::default()
+    };
+    let parts = [
+        (Unit::CachedInput, input("cached_tokens")?),
+        (Unit::CacheWrite, input("cache_write_tokens")?),
+        (Unit::AudioInput, input("audio_tokens")?),
+        (Unit::ImageInput, input("image_tokens")?),
+    ];
+    split(&mut used.quantities, Unit::Input, prompt, &parts);
+    let parts = [
+        (Unit::Reasoning, output("reasoning_tokens")?),
+        (Unit::AudioOutput, output("audio_tokens")?),
+        (Unit::ImageOutput, output("image_tokens")?),
+    ];
+    split(
+        &mut used.quantities,
+        Unit::Output,
+        fields.count("/output_tokens")?,
+        &parts,
+    );
+    let items = || answer.get("output").and_then(Value::as_array).into_iter().flatten();
+    let of = |kind: &str| {
+        items()
+            .filter(|item| item.get("type").and_then(Value::as_str) == Some(kind))
+            .count() as u64
+    };
+    let searches = Fields(answer).count("/tool_usage/web_search/num_requests")?;
+    used.quantities
+        .insert(Unit::WebSearch, searches.max(of("web_search_call")));
+    used.quantities.insert(Unit::FileSearch, of("file_search_call"));
+    let mut sessions: Vec<_> = items()
+        .filter_map(|item| item.get("container_id").and_then(Value::as_str))
+        .collect();
+    sessions.sort_unstable();
+    sessions.dedup();
+    used.quantities.insert(Unit::CodeSession, sessions.len() as u64);
+    Ok(used)
+}
+
+/// What was cached is counted beside the prompt, not within it.
+fn messages(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
+    let cached = fields.count("/cache_read_input_tokens")?;
+    let hour = fields.count("/cache_creation/ephemeral_1h_input_tokens")?;
+    let minutes = fields.count("/cache_creation/ephemeral_5m_input_tokens")?;
+    let written = fields
+        .count("/cache_creation_input_tokens")?
+        .max(hour.saturating_add(minutes));
+    let fresh = fields.count("/input_tokens")?;
+    let mut used = Consumption {
+        prompt_tokens: fresh.saturating_add(cached).saturating_add(written),
+        ..Consumption::default()
+    };
+    used.quantities = [
+        (Unit::Input, fresh),
+        (Unit::CachedInput, cached),
+        (Unit::CacheWrite, written - hour),
+        (Unit::CacheWrite1h, hour),
+        (Unit::WebSearch, fields.count("/server_tool_use/web_search_requests")?),
+    ]
+    .into();
+    let thought = fields
+        .count("/output_tokens_details/thinking_tokens")?
+        .max(fields.count("/output_tokens_details/reasoning_tokens")?);
+    split(
+        &mut used.quantities,
+        Unit::Output,
+        fields.count("/output_tokens")?,
+        &[(Unit::Reasoning, thought)],
+    );
+    for name in ["inference_geo", "speed"] {
+        let said = fields.0.get(name).and_then(Value::as_str);
+        used.served.extend(said.map(str::to_owned));
+    }
+    Ok(used)
+}
+
+/// Thoughts are counted beside the answer, what tools brought beside the prompt.
+fn gemini(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage> {
+    let prompt = fields.count("/promptTokenCount")?;
+    let prompt = prompt.saturating_add(fields.count("/toolUsePromptTokenCount")?);
+    let cached_audio = fields.modality("cacheTokensDetails", "AUDIO")?;
+    let cached = fields.count("/cachedContentTokenCount")?;
+    let of = |modality| -> Result<u64, NoUsage> {
+        let all = fields.modality("promptTokensDetails", modality)?;
+        Ok(all.saturating_sub(fields.modality("cacheTokensDetails", modality)?))
+    };
+    let mut used = Consumption {
+        prompt_tokens: prompt,
+        ..Consumption::default()
+    };
+    let parts = [
+        (Unit::CachedAudioInput, cached_audio.min(cached)),
+        (Unit::CachedInput, cached.saturating_sub(cached_audio)),
+        (Unit::AudioInput, of("AUDIO")?),
+        (Unit::ImageInput, of("IMAGE")?),
+        (Unit::VideoInput, of("VIDEO")?),
+    ];
+    split(&mut used.quantities, Unit::Input, prompt, &parts);
+    let output = |modality| fields.modality("candidatesTokensDetails", modality);
+    let parts = [
+        (Unit::AudioOutput, output("AUDIO")?),
+        (Unit::ImageOutput, output("IMAGE")?),
+        (Unit::VideoOutput, output("VIDEO")?),
+    ];
+    split(
+        &mut used.quantities,
+        Unit::Output,
+        fields.count("/candidatesTokenCount")?,
+        &parts,
+    );
+    used.quantities
+        .insert(Unit::Reasoning, fields.count("/thoughtsTokenCount")?);
+    if let Some(traffic) = fields.0.get("trafficType").and_then(Value::as_str) {
+        let unknown = || NoUsage::UnknownTier("trafficType", traffic.to_owned());
+        used.tier = Some(Tier::of_provider(traffic).ok_or_else(unknown)?);
+    }
+    used.quantities.insert(Unit::WebSearch, searches(answer));
+    Ok(used)
+}
+
+/// Billed for each query from Gemini 3 on, for each prompt that searched before.
+fn searches(answer: &Value) -> u64 {
+    let candidates = answer.get("candidates").and_then(Value::as_array).into_iter().flatten();
+    let queries = candidates.filter_map(|one| one.pointer("/groundingMetadata/webSearchQueries")?.as_array());
+    let count: usize = queries.map(Vec::len).sum();
+    let model = answer.get("modelVersion").and_then(Value::as_str).unwrap_or_default();
+    let by_prompt = model.starts_with("gemini-1") || model.starts_with("gemini-2");
+    (if by_prompt { count.min(1) } else { count }) as u64
+}
+
+/// What was cached is counted beside the prompt, not within it.
+fn converse(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage> {
+    let cached = fields.count("/cacheReadInputTokens")?;
+    let written = fields.count("/cacheWriteInputTokens")?;
+    let fresh = fields.count("/inputTokens")?;
+    let details = fields
+        .0
+        .get("cacheDetails")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let hours = details.filter(|detail| detail.get("ttl").and_then(Value::as_str) == Some("1h"));
+    let hour = hours
+        .map(|detail| Fields(detail).count("/inputTokens"))
+        .try_fold(0, |sum: u64, count| Ok::<_, NoUsage>(sum.saturating_add(count?)))?
+        .min(written);
+    let mut used = Consumption {
+        prompt_tokens: fresh.saturating_add(cached).saturating_add(written),
+        ..Consumption::default()
+    };
+    used.quantities = [
+        (Unit::Input, fresh),
+        (Unit::CachedInput, cached),
+        (Unit::CacheWrite, written - hour),
+        (Unit::CacheWrite1h, hour),
+        (Unit::Output, fields.count("/outputTokens")?),
+    ]
+    .into();
+    if let Some(name) = answer.pointer("/serviceTier/type").and_then(Value::as_str) {
+        let unknown = || NoUsage::UnknownTier("serviceTier", name.to_owned());
+        used.tier = Some(Tier::of_provider(name).ok_or_else(unknown)?);
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(usage: &Value) -> Vec<(&'static str, u64)> {
+        let used = read(usage).unwrap();
+        used.quantities
+            .into_iter()
+            .map(|(unit, count)| (unit.as_str(), count))
+            .collect()
+    }
+
+    #[test]
+    fn chat_completions() {
+        let usage = json!({"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500,
+            "prompt_tokens_details": {"cached_tokens": 400, "audio_tokens": 100, "image_tokens": 50},
+            "completion_tokens_details": {"reasoning_tokens": 300, "audio_tokens": 20}});
+        let expected = vec![
+            ("input", 450),
+            ("cached_input", 400),
+            ("audio_input", 100),
+            ("image_input", 50),
+            ("output", 180),
+            ("reasoning", 300),
+            ("audio_output", 20),
+        ];
+        assert_eq!(of(&usage), expected);
+        let answer = json!({"id": "x", "service_tier": "flex", "usage": usage});
+        assert_eq!(of(&answer), expected);
+        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Flex));
+        // More parts than there are tokens: nothing is below zero, and no token counts twice.
+        let odd = json!({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 8}});
+        assert_eq!(of(&odd), [("cached_input", 8), ("audio_input", 2)]);
+    }
+
+    #[test]
+    fn responses_and_their_tools() {
+        let answer = json!({"service_tier": "priority", "output": [
+            {"type": "web_search_call"}, {"type": "web_search_call"}, {"type": "file_search_call"},
+            {"type": "code_interpreter_call", "container_id": "c"}, {"type": "code_interpreter_call", "container_id": "c"},
+            {"type": "message"}],
+            "usage": {"input_tokens": 100, "input_tokens_details": {"cached_tokens": 40}, "output_tokens": 50,
+                      "output_tokens_details": {"reasoning_tokens": 30}}});
+        let expected = [
+            ("input", 60),
+            ("cached_input", 40),
+            ("output", 20),
+            ("reasoning", 30),
+            ("web_search", 2),
+            ("file_search", 1),
+            ("code_session", 1),
+        ];
+        assert_eq!(of(&answer), expected);
+        assert_eq!(of(&json!({"type": "response.completed", "response": answer})), expected);
+    }
+
+    #[test]
+    fn messages_count_the_cache_beside_the_prompt() {
+        let usage = json!({"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 60,
+            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 40}, "output_tokens": 5,
+            "server_tool_use": {"web_search_requests": 3}, "service_tier": "standard", "inference_geo": "us"});
+        let used = read(&usage).unwrap();
+        assert_eq!(
+            (used.prompt_tokens, used.served.as_slice()),
+            (170, ["us".to_owned()].as_slice())
+        );
+        let expected = [
+            ("input", 10),
+            ("cached_input", 100),
+            ("cache_write", 20),
+            ("cache_write_1h", 40),
+            ("output", 5),
+            ("web_search", 3),
+        ];
+        assert_eq!(of(&usage), expected);
+    }
+
+    #[test]
+    fn gemini_counts_thoughts_beside_the_answer() {
+        let answer = json!({"modelVersion": "gemini-3-pro", "usageMetadata": {"promptTokenCount": 1000,
+            "cachedContentTokenCount": 300, "candidatesTokenCount": 70, "thoughtsTokenCount": 30,
+            "toolUsePromptTokenCount": 5, "trafficType": "ON_DEMAND_PRIORITY",
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 800}, {"modality": "AUDIO", "tokenCount": 200}],
+            "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 50}, {"modality": "TEXT", "tokenCount": 250}]},
+            "candidates": [{"groundingMetadata": {"webSearchQueries": ["a", "b"]}}]});
+        let expected = [
+            ("input", 555),
+            ("cached_input", 250),
+            ("audio_input", 150),
+            ("cached_audio_input", 50),
+            ("output", 70),
+            ("reasoning", 30),
+            ("web_search", 2),
+        ];
+        assert_eq!(of(&answer), expected);
+        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Priority));
+    }
+
+    #[test]
+    fn converse_has_lifetimes_apart() {
+        let answer = json!({"serviceTier": {"type": "flex"}, "usage": {"inputTokens": 10, "outputTokens": 5,
+            "cacheReadInputTokens": 100, "cacheWriteInputTokens": 60, "totalTokens": 175,
+            "cacheDetails": [{"ttl": "1h", "inputTokens": 40}, {"ttl": "5m", "inputTokens": 20}]}});
+        let expected = [
+            ("input", 10),
+            ("cached_input", 100),
+            ("cache_write", 20),
+            ("cache_write_1h", 40),
+            ("output", 5),
+        ];
+        assert_eq!(of(&answer), expected);
+        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Flex));
+    }
+
+    #[test]
+    fn what_is_no_usage_is_refused() {
+        for none in [
+            json!(null),
+            json!({}),
+            json!([]),
+            json!("x"),
+            json!({"usage": null}),
+            json!({"tokens": 3}),
+        ] {
+            assert_eq!(read(&none), Err(NoUsage::Missing), "{none}");
+        }
+        for bad in [
+            json!({"prompt_tokens": -1}),
+            json!({"prompt_tokens": 1.5}),
+            json!({"prompt_tokens": "1"}),
+            json!({"prompt_tokens": 1, "completion_tokens_details": {"reasoning_tokens": true}}),
+            json!({"promptTokenCount": 1, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": -1}]}),
+        ] {
+            assert!(matches!(read(&bad), Err(NoUsage::NotACount(_))), "{bad}");
+        }
+        let tier = json!({"prompt_tokens": 1, "service_tier": "express"});
+        assert!(matches!(read(&tier), Err(NoUsage::UnknownTier(..))));
+        assert!(matches!(
+            read(&json!({"prompt_tokens": 1, "cost": -1})),
+            Err(NoUsage::NotAnAmount(_))
+        ));
+    }
+
+    #[test]
+    fn a_stated_cost_is_exact() {
+        for (said, expected) in [
+            (json!(0.000_123), "0.000123"),
+            (json!(1e-7), "0.0000001"),
+            (json!("0.10"), "0.10"),
+        ] {
+            let used = read(&json!({"prompt_tokens": 1, "cost": said})).unwrap();
+            assert_eq!(used.stated_usd.unwrap(), expected.parse().unwrap());
+        }
+    }
+}
