@@ -147,3 +147,50 @@ async fn every_kind_of_token_and_operation_is_in_its_own_column() {
     assert_eq!(stack.count(free).await, 1);
     stack.stop().await;
 }
+
+/// Messages that the ledger stream holds.
+async fn held(stack: &Stack) -> u64 {
+    let nats = async_nats::connect(&stack.nats_url).await.unwrap();
+    let mut stream = async_nats::jetstream::new(nats)
+        .get_stream("TOLLGATE_LEDGER")
+        .await
+        .unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_leave_the_stream_once_they_are_old_and_in_the_database() {
+    let stack = Stack::start(Options {
+        settings: vec![("audit", "keep_events: 3s"), ("ingress", "request_timeout: 2s")],
+        ..Options::default()
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(stack.ask("sim-mini", "hello").await.0, 200);
+    }
+    stack.settled(20, Duration::from_secs(20)).await;
+    assert_eq!(held(&stack).await, 60);
+    let begun = std::time::Instant::now();
+    while held(&stack).await > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{} are left",
+            held(&stack).await
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
+    // What is not in the database stays, however old it is.
+    let mut locked = stack.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *locked)
+        .await
+        .unwrap();
+    assert_eq!(stack.ask("sim-mini", "unwritten").await.0, 200);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(held(&stack).await, 3);
+    locked.rollback().await.unwrap();
+    stack.settled(21, Duration::from_secs(20)).await;
+    assert_eq!(stack.simulator.stats().calls, 21);
+    stack.stop().await;
+}

@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod service;
 mod store;
+mod trim;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 

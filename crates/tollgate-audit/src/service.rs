@@ -27,6 +27,7 @@ use crate::{
     consume::{Consume, chain},
     grpc::Reports,
     lane::Lane,
+    trim::Trim,
 };
 
 /// What audit reads.
@@ -42,6 +43,7 @@ pub struct Service {
     consume: Consume,
     lane: Lane,
     orphans: Orphans,
+    trim: Trim,
     reports: Reports,
     listener: TcpListener,
 }
@@ -65,6 +67,10 @@ impl Service {
             progress: streams.ledger.progress(),
             metrics: metrics.clone(),
         };
+        let trim = Trim {
+            progress: streams.ledger.progress(),
+            keep: config.keep_events,
+        };
         let consume = Consume {
             store: store.clone(),
             consumer: streams.ledger,
@@ -86,6 +92,7 @@ impl Service {
             consume,
             lane,
             orphans,
+            trim,
             reports,
             listener,
         })
@@ -96,7 +103,7 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let together = stop.child_token();
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
-        let (consume, lane, orphans, reports) = (self.consume, self.lane, self.orphans, self.reports);
+        let (consume, lane, orphans, trim, reports) = (self.consume, self.lane, self.orphans, self.trim, self.reports);
         let token = together.clone();
         tasks.spawn(async move {
             consume.run(token).await;
@@ -110,6 +117,11 @@ impl Service {
         let token = together.clone();
         tasks.spawn(async move {
             orphans.run(token).await;
+            Ok(())
+        });
+        let token = together.clone();
+        tasks.spawn(async move {
+            trim.run(token).await;
             Ok(())
         });
         tasks.spawn(serve(reports, self.listener, together.clone()));

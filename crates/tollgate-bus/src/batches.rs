@@ -3,7 +3,7 @@
 //! What is known of a batch is a few records, each written once: that it was accepted, that its file was read, that it
 //! was cancelled, that it ended. Accepted batches are taken from the stream as jobs are, by one replica at a time.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, pin::Pin};
 
 use async_nats::jetstream::{
     self,
@@ -20,12 +20,12 @@ use tollgate_types::{BatchId, FileId, KeyId, Millis};
 
 use crate::{
     Error,
+    connection::Storage,
     jobs::{JOB_LEASE, Taker, last},
     subject,
 };
 
 const MAX_BYTES: i64 = 256 << 20;
-const FILES_MAX_BYTES: i64 = 2 << 30;
 
 /// A batch as it was accepted. Never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +126,7 @@ pub struct File {
 pub type Content = Pin<Box<dyn AsyncRead + Send>>;
 
 /// Creates or updates what batches need.
-pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retention: Duration) -> Result<(), Error> {
+pub(crate) async fn init(jetstream: &jetstream::Context, storage: &Storage) -> Result<(), Error> {
     let failed = |source: async_nats::Error| Error::SetUp {
         what: "the stream of batches",
         source,
@@ -137,9 +137,9 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
         subjects: vec![format!("{}.*.*.*", subject::BATCHES)],
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
-        max_age: retention,
+        max_age: storage.retention,
         max_bytes: MAX_BYTES,
-        num_replicas: replicas,
+        num_replicas: storage.replicas,
         ..Default::default()
     };
     let made = jetstream.create_or_update_stream(config).await;
@@ -159,9 +159,9 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
             .create_object_store(object_store::Config {
                 bucket: subject::FILE_BUCKET.to_owned(),
                 description: Some("files of batches".to_owned()),
-                max_age: retention,
-                max_bytes: FILES_MAX_BYTES,
-                num_replicas: replicas,
+                max_age: storage.retention,
+                max_bytes: storage.bytes,
+                num_replicas: storage.replicas,
                 ..Default::default()
             })
             .await;

@@ -39,7 +39,6 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// Room for what an ack costs at the worst: a disk that syncs each message.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-const LEDGER_MAX_BYTES: i64 = 4 << 30;
 const PAYLOAD_MAX_BYTES: i64 = 2 << 30;
 const PAYLOAD_MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -50,6 +49,18 @@ pub struct Bus {
     jetstream: jetstream::Context,
     settings: Arc<schema::Bus>,
     local: Arc<RwLock<HashMap<Hop, Arc<dyn LocalStage>>>>,
+}
+
+/// How what the durable lane keeps is kept.
+pub(crate) struct Storage {
+    pub(crate) replicas: usize,
+    pub(crate) retention: Duration,
+    /// For each store.
+    pub(crate) bytes: i64,
+}
+
+fn bytes(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 impl Bus {
@@ -125,7 +136,7 @@ impl Bus {
                 // A full stream refuses new calls; it never drops an old event.
                 discard: DiscardPolicy::New,
                 max_age: self.settings.retention,
-                max_bytes: LEDGER_MAX_BYTES,
+                max_bytes: bytes(self.settings.ledger_storage),
                 duplicate_window: DUPLICATE_WINDOW,
                 num_replicas: self.settings.replicas,
                 ..Default::default()
@@ -168,18 +179,13 @@ impl Bus {
                 })?;
         }
         Box::pin(self.targets()).await?;
-        Box::pin(batches::init(
-            &self.jetstream,
-            self.settings.replicas,
-            self.settings.job_retention,
-        ))
-        .await?;
-        Box::pin(jobs::init(
-            &self.jetstream,
-            self.settings.replicas,
-            self.settings.job_retention,
-        ))
-        .await
+        let storage = Storage {
+            replicas: self.settings.replicas,
+            retention: self.settings.job_retention,
+            bytes: bytes(self.settings.job_storage),
+        };
+        Box::pin(batches::init(&self.jetstream, &storage)).await?;
+        Box::pin(jobs::init(&self.jetstream, &storage)).await
     }
 
     /// Sends an envelope to its next stage: directly when that runs in this process and has room, else through NATS.

@@ -23,30 +23,28 @@ use prost::Message as _;
 use tollgate_proto::v1;
 use tollgate_types::{Job, JobEnd, JobId, JobNote, Millis, Payload, job::Priority};
 
-use crate::{Error, payload, pull, subject};
+use crate::{Error, connection::Storage, payload, pull, subject};
 
 /// A job that its dispatcher does not report on for this long is given to another.
 pub const JOB_LEASE: Duration = Duration::from_secs(30);
-const JOBS_MAX_BYTES: i64 = 2 << 30;
 const NOTES_MAX_BYTES: i64 = 64 << 20;
 const NOTES_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-const BUCKET_MAX_BYTES: i64 = 2 << 30;
 /// Jobs that wait for their time count as delivered; there may be many.
 const MOST_PENDING: i64 = 1_000_000;
 const AUDIT_PENDING: i64 = 20_000;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// Creates or updates what the lane needs. `retention` is how long jobs and answers are kept.
-pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retention: Duration) -> Result<(), Error> {
+/// Creates or updates what the lane needs.
+pub(crate) async fn init(jetstream: &jetstream::Context, storage: &Storage) -> Result<(), Error> {
     let set_up = |what: &'static str| move |source: async_nats::Error| Error::SetUp { what, source };
     let kept = stream::Config {
         retention: RetentionPolicy::Limits,
         // A full stream refuses new jobs; it never drops an old one.
         discard: DiscardPolicy::New,
-        max_age: retention,
-        max_bytes: JOBS_MAX_BYTES,
+        max_age: storage.retention,
+        max_bytes: storage.bytes,
         duplicate_window: DUPLICATE_WINDOW,
-        num_replicas: replicas,
+        num_replicas: storage.replicas,
         ..Default::default()
     };
     let jobs = stream::Config {
@@ -97,9 +95,9 @@ pub(crate) async fn init(jetstream: &jetstream::Context, replicas: usize, retent
             .create_object_store(object_store::Config {
                 bucket: subject::JOB_BUCKET.to_owned(),
                 description: Some("large bodies of jobs and of their answers".to_owned()),
-                max_age: retention,
-                max_bytes: BUCKET_MAX_BYTES,
-                num_replicas: replicas,
+                max_age: storage.retention,
+                max_bytes: storage.bytes,
+                num_replicas: storage.replicas,
                 ..Default::default()
             })
             .await;

@@ -185,6 +185,14 @@ impl LedgerProgress {
         let info = info.map_err(|error| Error::Ledger(error.into()))?;
         Ok(info.ack_floor.stream_sequence)
     }
+
+    /// Removes what is stored up to this place.
+    pub async fn trim(&self, up_to: u64) -> Result<(), Error> {
+        let stream = self.jetstream.get_stream_no_info(subject::LEDGER_STREAM).await;
+        let stream = stream.map_err(|error| Error::Ledger(error.into()))?;
+        let purged = stream.purge().sequence(up_to.saturating_add(1)).await;
+        purged.map(drop).map_err(|error| Error::Ledger(error.into()))
+    }
 }
 
 /// An event as the stream delivered it.

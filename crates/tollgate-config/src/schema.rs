@@ -41,6 +41,10 @@ pub struct Bus {
     pub retention: Duration,
     /// How long jobs and their answers are kept.
     pub job_retention: Duration,
+    /// What the ledger stream may hold, in bytes.
+    pub ledger_storage: usize,
+    /// What each of the stores of the durable lane may hold: jobs, their ends, large bodies, files.
+    pub job_storage: usize,
 }
 
 /// `ingress`: the doors, and the desk where answers are awaited.
@@ -323,6 +327,8 @@ pub struct Audit {
     pub grpc_listen: SocketAddr,
     /// Events written in one transaction.
     pub batch: usize,
+    /// How long an event stays in the ledger stream after it was written to the database.
+    pub keep_events: Duration,
     /// How long after its deadline an attempt that has not settled becomes an orphan.
     pub orphan_grace: Duration,
     /// How often to look for orphans.

@@ -37,6 +37,10 @@ pub(crate) fn config(root: Option<&Node>, sink: &Sink) -> Config {
         let message = "must be longer than ingress.jobs.deadline, or a job is forgotten before it ends";
         sink.add(Place { line: 1, column: 1 }, "bus.job_retention", message);
     }
+    if config.audit.keep_events <= config.ingress.request_timeout {
+        let message = "must be longer than ingress.request_timeout, or a call under way loses its claim";
+        sink.add(Place { line: 1, column: 1 }, "audit.keep_events", message);
+    }
     std::mem::replace(file, Fields::absent()).finish();
     links.check();
     config

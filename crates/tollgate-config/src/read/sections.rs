@@ -44,6 +44,8 @@ pub(super) fn bus(mut f: Fields<'_>) -> Bus {
         replicas: f.value("replicas", 1, |at| at.count(1..=5)),
         retention: f.value("retention", 7 * DAY, Cursor::duration),
         job_retention: f.value("job_retention", 7 * DAY, Cursor::duration),
+        ledger_storage: f.value("ledger_storage", 4 * GIB, |at| at.size(MIB..=1024 * GIB)),
+        job_storage: f.value("job_storage", 2 * GIB, |at| at.size(MIB..=1024 * GIB)),
     };
     f.finish();
     bus
@@ -166,6 +168,7 @@ pub(super) fn audit(mut f: Fields<'_>) -> Audit {
         database_url: f.optional("database_url", |at| at.parse(value::secret)),
         grpc_listen: f.value("grpc_listen", local(8084), address),
         batch: f.value("batch", 500, |at| at.count(1..=10_000)),
+        keep_events: f.value("keep_events", 30 * MINUTE, Cursor::duration),
         orphan_grace: f.value("orphan_grace", 5 * SECOND, Cursor::duration),
         orphan_interval: f.value("orphan_interval", SECOND, Cursor::duration),
         max_connections: f.value("max_connections", 8, |at| at.count(1..=1_000)),

@@ -253,7 +253,7 @@ models:
 ingress:
   request_timeout: 20s
   jobs: {{min_backoff: 200ms, max_backoff: 2s, max_failed_calls: 1000, deadline: 1h}}
-audit: {{orphan_grace: 2s, orphan_interval: 500ms}}
+audit: {{orphan_grace: 2s, orphan_interval: 500ms, keep_events: 1m}}
 telemetry: {{log: 'warn,tollgate=info'}}
 "
     )
