@@ -106,7 +106,7 @@ impl Routes {
                 let failure = Failure::new(ErrorCode::ProviderUnreachable, "every target of the model is ejected");
                 let wait = targets
                     .iter()
-                    .filter_map(|target| present.health.pause(target, present.now))
+                    .filter_map(|target| present.health.pause(target, present.now, present.lot))
                     .min();
                 Decision::GiveUp(failure.retry_after_ms(wait.map_or(0, millis)))
             }

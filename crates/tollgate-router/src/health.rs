@@ -112,11 +112,14 @@ impl Health {
         lot < share.max(0.05)
     }
 
-    /// How long the target is to get no requests.
+    /// How long a request should wait that the target does not admit: at a moment of its recovery that `lot`, from 0 to 1,
+    /// chooses, so that not all come back at once.
     #[must_use]
-    pub fn pause(&self, target: &Target, now: Millis) -> Option<Duration> {
-        let ejected = self.lock().get(target)?.ejected?;
-        Some(ejected.until.remaining(now))
+    pub fn pause(&self, target: &Target, now: Millis, lot: f64) -> Option<Duration> {
+        let Ejection { until, .. } = self.lock().get(target)?.ejected?;
+        let begins = until.max(now);
+        let recovery = until.after(self.settings.recovery).remaining(begins);
+        Some(begins.remaining(now) + recovery.mul_f64(lot))
     }
 
     /// Notes that a request goes to the target.
@@ -144,12 +147,16 @@ impl Health {
                 until: now.after(wait.min(self.settings.max_ejection)),
                 strikes: state.ejected.map_or(0, |ejection| ejection.strikes),
             }
-        } else if let Some(last) = state.ejected {
-            self.eject(last.strikes + 1, now)
-        } else if self.too_many(state) {
-            self.eject(1, now)
         } else {
-            return None;
+            let (strikes, enough) = match state.ejected {
+                // Less is enough for one that has just come back; never a single failure, which under load is sure to come.
+                Some(last) => (last.strikes + 1, self.settings.min_failures.min(2)),
+                None => (1, self.settings.min_failures),
+            };
+            if !self.too_many(state, enough) {
+                return None;
+            }
+            self.eject(strikes, now)
         };
         state.window.clear();
         state.ejected = Some(ejection);
@@ -177,13 +184,13 @@ impl Health {
         }
     }
 
-    fn too_many(&self, state: &State) -> bool {
+    fn too_many(&self, state: &State, enough: u32) -> bool {
         let (tries, failures) = state.window.iter().fold((0, 0), |(tries, failures), part| {
             (tries + part.tries, failures + part.failures)
         });
         // Another router may have sent what comes back to this one.
         let share = f64::from(failures) / f64::from(tries.max(failures).max(1));
-        failures >= self.settings.min_failures && share >= self.settings.failure_share
+        failures >= enough && share >= self.settings.failure_share
     }
 
     fn part<'a>(&self, state: &'a mut State, now: Millis) -> &'a mut Part {
@@ -282,13 +289,26 @@ pub(crate) mod tests {
                 .count()
         };
         assert_eq!([5999, 6000, 8500, 11_000, 15_999].map(share), [0, 5, 25, 50, 100]);
-        let again = health
-            .failed(&target(), &failure(ErrorCode::ProviderError), Millis(7000))
-            .unwrap();
+        // One failure says little, a few among many say nothing, half of a few are enough.
+        assert_eq!(history(&health, 1, 1, 7000), None);
+        assert_eq!(history(&health, 20, 3, 7000), None);
+        assert_eq!(history(&health, 0, 6, 7000), None);
+        let again = history(&health, 0, 1, 7000).unwrap();
         assert_eq!((again.until, again.strikes), (Millis(17_000), 2));
         assert_eq!(share(27_000), 100);
         // Well since: it begins anew.
         assert_eq!(history(&health, 8, 5, 28_000).unwrap().strikes, 1);
+    }
+
+    #[test]
+    fn who_waits_comes_back_spread_over_the_recovery() {
+        let health = Health::new(SETTINGS);
+        history(&health, 8, 5, 1000).unwrap();
+        let pause = |at, lot| health.pause(&target(), Millis(at), lot).unwrap().as_millis();
+        // Ejected until 6000, whole again at 16000.
+        assert_eq!([0.0, 0.5, 1.0].map(|lot| pause(2000, lot)), [4000, 9000, 14_000]);
+        assert_eq!([0.0, 0.5, 1.0].map(|lot| pause(8000, lot)), [0, 4000, 8000]);
+        assert_eq!(pause(20_000, 1.0), 0);
     }
 
     #[test]
