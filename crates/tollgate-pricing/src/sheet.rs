@@ -229,7 +229,9 @@ impl Sheet {
         self.valid_from.is_none_or(|from| from <= at) && self.valid_to.is_none_or(|to| at < to)
     }
 
-    fn is_for(&self, model: &str) -> bool {
+    /// Whether it is for the model of this name.
+    #[must_use]
+    pub fn is_for(&self, model: &str) -> bool {
         match self.model.strip_suffix('*') {
             Some(beginning) => model.starts_with(beginning),
             None => self.model == model,
@@ -261,6 +263,16 @@ impl Catalogue {
             by_provider.entry(sheet.provider.clone()).or_default().push(sheet);
         }
         Ok(Self { by_provider })
+    }
+
+    /// These sheets and those, which are own prices.
+    #[must_use]
+    pub fn with_own(mut self, own: Self) -> Self {
+        for (provider, sheets) in own.by_provider {
+            let own = sheets.into_iter().map(|sheet| Sheet { custom: true, ..sheet });
+            self.by_provider.entry(provider).or_default().extend(own);
+        }
+        self
     }
 
     /// The sheet for a call: of those that hold, the one of its region before one of none, of its very model before the

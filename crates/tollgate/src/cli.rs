@@ -2,11 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     chaos::{self, Fault},
-    chat, check, init, jobs, keys, report, role, simulate, targets, up,
+    chat, check, init, jobs, keys, prices, report, role, simulate, targets, up,
 };
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
@@ -55,6 +56,9 @@ enum Command {
     /// Make API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// See what models cost, and what a call did
+    #[command(subcommand)]
+    Prices(PricesCommand),
 }
 
 #[derive(Args)]
@@ -336,6 +340,50 @@ pub(crate) struct TargetName {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum PricesCommand {
+    /// What a call costs, part by part, as JSON
+    Cost {
+        /// Preset or name of the provider: openai, anthropic, gemini, bedrock, …
+        #[arg(long)]
+        provider: String,
+        /// As the provider knows it
+        #[arg(long)]
+        model: String,
+        /// A file with the usage in the provider's own JSON, or the answer that has it; `-` reads standard input
+        #[arg(long)]
+        usage: PathBuf,
+        /// The service tier, where the provider does not say which it served
+        #[arg(long)]
+        tier: Option<String>,
+        /// Where the call was served
+        #[arg(long)]
+        region: Option<String>,
+        /// When it started, as 2026-11-23T08:00:00Z; now unless given
+        #[arg(long)]
+        at: Option<DateTime<Utc>>,
+        #[command(flatten)]
+        sheets: Sheets,
+    },
+    /// Price sheets, one a line, as JSON
+    Show {
+        #[arg(long)]
+        provider: Option<String>,
+        /// Those of this very model, or that stand for it
+        #[arg(long)]
+        model: Option<String>,
+        #[command(flatten)]
+        sheets: Sheets,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Sheets {
+    /// A file of own price sheets, one a line, that go before the shipped ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sheets: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
 pub(crate) enum ReportCommand {
     /// What was spent
     Cost {
@@ -401,6 +449,7 @@ impl Cli {
             Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command)?,
+            Command::Prices(command) => prices::run(command)?,
         }
         Ok(ExitCode::SUCCESS)
     }

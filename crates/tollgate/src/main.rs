@@ -7,6 +7,7 @@ mod cli;
 mod init;
 mod jobs;
 mod keys;
+mod prices;
 mod report;
 mod role;
 mod running;
