@@ -152,7 +152,7 @@ fn models(lot: &mut Lot) -> Vec<Value> {
         let rates = &sheet["per_million"];
         let whole = rates["input"].is_string() && rates["output"].is_string() && sheet["off_peak"].is_null();
         let rich = whole && rates.as_object().unwrap().len() > 4;
-        if whole && (rich || chosen.len() % 2 == 0) && !chosen.contains(sheet) {
+        if whole && (rich || chosen.len().is_multiple_of(2)) && !chosen.contains(sheet) {
             chosen.push(sheet.clone());
         }
     }
