@@ -28,8 +28,9 @@ pub struct Breakdown {
     pub off_peak: bool,
     pub components: Vec<Component>,
     pub multipliers: Vec<Multiplier>,
-    /// The sum of the components, tokens with their multipliers.
-    pub computed_usd: Decimal,
+    /// The sum of the components, tokens with their multipliers; none when a part has no rate and the provider said the
+    /// whole.
+    pub computed_usd: Option<Decimal>,
     /// What the provider says, in place of the sum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stated_usd: Option<Decimal>,
@@ -58,14 +59,10 @@ pub struct Multiplier {
     pub factor: Decimal,
 }
 
-/// Units that were used and have no rate.
+/// Units that were used, and ways in which the call was served, that have no rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the sheet has no rate for {}", names(.0))]
-pub struct Unpriced(pub Vec<Unit>);
-
-fn names(units: &[Unit]) -> String {
-    units.iter().map(|unit| unit.as_str()).collect::<Vec<_>>().join(", ")
-}
+#[error("the sheet has no rate for {}", .0.join(", "))]
+pub struct Unpriced(pub Vec<String>);
 
 /// Providers whose own figure is in another unit, or leaves something out.
 const NOT_BELIEVED: [&str; 2] = ["perplexity", "xai"];
@@ -88,13 +85,17 @@ pub fn cost(sheet: &Sheet, used: &Consumption, how: &Circumstances) -> Result<Br
     for (unit, quantity) in used.quantities.iter().filter(|(_, quantity)| **quantity > 0) {
         match terms.rate(*unit) {
             Some(rate) => components.push(Component::new(*unit, *quantity, rate)),
-            None => unpriced.push(*unit),
+            None => unpriced.push(unit.to_string()),
         }
     }
-    if !unpriced.is_empty() {
+    let multipliers = multipliers(sheet, used, how);
+    let named = |name: &String| multipliers.iter().any(|multiplier| multiplier.name == *name);
+    unpriced.extend(used.served.iter().filter(|name| !named(name)).cloned());
+    let believed = !sheet.custom && !NOT_BELIEVED.contains(&sheet.provider.as_str());
+    let stated = used.stated_usd.filter(|_| believed);
+    if stated.is_none() && !unpriced.is_empty() {
         return Err(Unpriced(unpriced));
     }
-    let multipliers = multipliers(sheet, used, how);
     let factor: Decimal = multipliers.iter().map(|multiplier| multiplier.factor).product();
     let sum = |tokens| -> Decimal {
         let of = components
@@ -103,8 +104,6 @@ pub fn cost(sheet: &Sheet, used: &Consumption, how: &Circumstances) -> Result<Br
         of.map(|component| component.usd).sum()
     };
     let computed = (sum(true) * factor + sum(false)).normalize();
-    let believed = !sheet.custom && !NOT_BELIEVED.contains(&sheet.provider.as_str());
-    let stated = used.stated_usd.filter(|_| believed);
     let whole = stated.unwrap_or(computed);
     let discount = sheet.discount.map(|share| (whole * share).normalize());
     Ok(Breakdown {
@@ -113,7 +112,7 @@ pub fn cost(sheet: &Sheet, used: &Consumption, how: &Circumstances) -> Result<Br
         off_peak: terms.off_peak,
         components,
         multipliers,
-        computed_usd: computed,
+        computed_usd: unpriced.is_empty().then_some(computed),
         stated_usd: stated,
         discount_usd: discount,
         total_usd: (whole - discount.unwrap_or_default()).normalize(),
@@ -241,7 +240,8 @@ mod tests {
             &used(&[(Unit::WebSearch, 1), (Unit::Citation, 1)]),
             &Circumstances::default(),
         );
-        assert_eq!(refused, Err(Unpriced(vec![Unit::Citation, Unit::WebSearch])));
+        let unpriced = ["citation", "web_search"].map(str::to_owned).to_vec();
+        assert_eq!(refused, Err(Unpriced(unpriced)));
     }
 
     #[test]
@@ -294,9 +294,14 @@ mod tests {
             ..Circumstances::default()
         };
         let used = used(&[(Unit::Input, 100_000), (Unit::WebSearch, 2)]);
+        let fast = Consumption {
+            served: vec!["fast".to_owned()],
+            ..used.clone()
+        };
+        assert_eq!(cost(&sheet, &fast, &how), Err(Unpriced(fast.served.clone())));
         let found = cost(&sheet, &used, &how).unwrap();
         // 1 × 1.1 + 0.02, less a quarter.
-        assert_eq!((found.computed_usd, found.total_usd), (usd("1.12"), usd("0.84")));
+        assert_eq!((found.computed_usd, found.total_usd), (Some(usd("1.12")), usd("0.84")));
         assert_eq!(found.discount_usd, Some(usd("0.28")));
     }
 
@@ -320,6 +325,8 @@ mod tests {
         );
         let provider = "xai".to_owned();
         assert_eq!(of(&Sheet { provider, ..list }), usd("1"));
+        // Whoever says the whole need not have rates for the parts.
+        assert_eq!(of(&Sheet::unlisted("p", "m")), usd("0.5"));
     }
 
     #[test]

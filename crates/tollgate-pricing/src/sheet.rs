@@ -198,6 +198,26 @@ impl OffPeak {
 }
 
 impl Sheet {
+    /// One without a rate, for a call whose provider says itself what it costs.
+    #[must_use]
+    pub fn unlisted(provider: &str, model: &str) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            region: None,
+            valid_from: None,
+            valid_to: None,
+            per_million: Rates::default(),
+            each: BTreeMap::new(),
+            inclusive: false,
+            off_peak: None,
+            multipliers: BTreeMap::new(),
+            discount: None,
+            custom: false,
+            source: "the provider".to_owned(),
+        }
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         let rates = self.per_million.0.values();
         let off_peak = self.off_peak.iter().flat_map(|off| off.per_million.0.values());

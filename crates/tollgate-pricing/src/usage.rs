@@ -15,7 +15,7 @@ pub struct Consumption {
     pub prompt_tokens: u64,
     /// The terms on which the provider says it served the call.
     pub tier: Option<Tier>,
-    /// What else it says of that: a geography, a speed.
+    /// What else it says of that, if it is not the usual: a geography, a speed.
     pub served: Vec<String>,
     /// What it says the call costs, in US dollars.
     pub stated_usd: Option<Decimal>,
@@ -89,6 +89,8 @@ impl Fields<'_> {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
+            // Perplexity's, by parts.
+            Some(Value::Object(_)) => return Ok(None),
             Some(_) => return Err(NoUsage::NotAnAmount(name)),
         };
         let amount = Decimal::from_str_exact(&text).or_else(|_| Decimal::from_scientific(&text));
@@ -152,8 +154,14 @@ fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     // Perplexity's.
     used.quantities
         .insert(Unit::Citation, fields.count("/citation_tokens")?);
-    used.quantities
-        .insert(Unit::WebSearch, fields.count("/num_search_queries")?);
+    let context = fields.0.get("search_context_size").and_then(Value::as_str);
+    let search = match context {
+        Some("low") => Unit::WebSearchLow,
+        Some("high") => Unit::WebSearchHigh,
+        _ => Unit::WebSearch,
+    };
+    let searches = fields.count("/num_search_queries")?.max(u64::from(context.is_some()));
+    used.quantities.insert(search, searches);
     Ok(used)
 }
 
@@ -203,6 +211,9 @@ fn responses(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage
     Ok(used)
 }
 
+/// Ways to be served that change nothing.
+const USUAL: [&str; 4] = ["global", "not_available", "standard", "default"];
+
 /// What was cached is counted beside the prompt, not within it.
 fn messages(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     let cached = fields.count("/cache_read_input_tokens")?;
@@ -235,7 +246,8 @@ fn messages(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     );
     for name in ["inference_geo", "speed"] {
         let said = fields.0.get(name).and_then(Value::as_str);
-        used.served.extend(said.map(str::to_owned));
+        used.served
+            .extend(said.filter(|said| !USUAL.contains(said)).map(str::to_owned));
     }
     Ok(used)
 }
@@ -472,6 +484,17 @@ mod tests {
             read(&json!({"prompt_tokens": 1, "cost": -1})),
             Err(NoUsage::NotAnAmount(_))
         ));
+    }
+
+    #[test]
+    fn perplexity_searches_by_the_size_of_its_context() {
+        let usage = json!({"prompt_tokens": 5, "completion_tokens": 1, "search_context_size": "low", "citation_tokens": 7,
+            "cost": {"total_cost": 0.005}});
+        assert_eq!(
+            of(&usage),
+            [("input", 5), ("output", 1), ("citation", 7), ("web_search_low", 1)]
+        );
+        assert_eq!(read(&usage).unwrap().stated_usd, None);
     }
 
     #[test]

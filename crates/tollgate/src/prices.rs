@@ -113,10 +113,14 @@ fn priced(
 ) -> anyhow::Result<String> {
     let usage = serde_json::from_str(usage).context("the usage is not JSON")?;
     let used = read(&usage).map_err(|none| anyhow!("the usage cannot be read: {none}"))?;
-    let sheet = catalogue
-        .find(provider, model, how.region.as_deref(), how.at)
+    let listed = catalogue.find(provider, model, how.region.as_deref(), how.at);
+    // Of a provider that states the cost, no sheet is needed.
+    let stated = || used.stated_usd.map(|_| Sheet::unlisted(provider, model));
+    let sheet = listed
+        .cloned()
+        .or_else(stated)
         .with_context(|| format!("there is no price for {model:?} of {provider:?}; `--sheets FILE` adds one"))?;
-    let breakdown = cost(sheet, &used, how)?;
+    let breakdown = cost(&sheet, &used, how)?;
     let priced = Priced {
         provider,
         model,
@@ -161,6 +165,16 @@ mod tests {
             (&found["total_usd"], &found["above_input_tokens"]),
             (&"0.64".into(), &200_000.into())
         );
+        let usage = r#"{"prompt_tokens": 10, "completion_tokens": 5, "cost": 0.00014}"#;
+        let found = of("openrouter", "anyone/anything", usage).unwrap();
+        assert_eq!(found["total_usd"], "0.00014");
+        // In the United States alone: a tenth more.
+        let usage =
+            r#"{"input_tokens": 1000000, "cache_read_input_tokens": 0, "output_tokens": 0, "inference_geo": "us"}"#;
+        let found = of("anthropic", "claude-sonnet-4-5-20250929", usage).unwrap();
+        // Of a prompt of a million tokens.
+        assert_eq!(found["multipliers"][0]["factor"], "1.1");
+        assert_eq!(found["total_usd"], "3.3");
     }
 
     #[test]
