@@ -471,11 +471,8 @@ where
     W: prost::Message + Default,
     T: TryFrom<W, Error = tollgate_proto::Invalid>,
 {
-    let messages = consumer.fetch().max_messages(max).messages().await;
-    let mut messages = messages.map_err(|error| Error::Jobs(error.into()))?;
     let mut found = Vec::new();
-    while let Some(message) = messages.next().await {
-        let message = message.map_err(Error::Jobs)?;
+    for message in pull::at_once(consumer, max).await.map_err(Error::Jobs)? {
         found.push(RecordDelivery {
             sequence: message.info().map_err(Error::Jobs)?.stream_sequence,
             record: decode::<W, T>(&message.payload),

@@ -12,8 +12,8 @@ use async_nats::{
 use futures::StreamExt;
 
 /// A server says at once that it has nothing. Releases before 2.12.2 may leave the question open when somebody else is given
-/// what it counted on, and others do while the consumer has as many unacknowledged messages as it may; a message that comes
-/// later than this is delivered anew when its time to be acknowledged is over.
+/// what it counted on, others do while the consumer has as many unacknowledged messages as it may, and one that is killed
+/// forgets the question. A message that comes later than this is delivered anew when its time to be acknowledged is over.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Up to `max` messages that are there.
