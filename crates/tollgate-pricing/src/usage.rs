@@ -1,6 +1,6 @@
 //! What a provider says was used, in its own JSON, made into units of which no token is in two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -118,13 +118,14 @@ fn split(quantities: &mut BTreeMap<Unit, u64>, rest: Unit, whole: u64, parts: &[
     quantities.insert(rest, left);
 }
 
-fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
-    let details = |name: &str| fields.count(&format!("/prompt_tokens_details/{name}"));
-    let answer = |name: &str| fields.count(&format!("/completion_tokens_details/{name}"));
-    let cached_audio = fields.count("/prompt_tokens_details/cached_tokens_details/audio_tokens")?;
+/// What Chat Completions and Responses tell alike, by their names for a prompt's and an answer's tokens.
+fn openai(fields: &Fields<'_>, prompt: &str, answer: &str) -> Result<Consumption, NoUsage> {
+    let input = |name: &str| fields.count(&format!("/{prompt}_details/{name}"));
+    let output = |name: &str| fields.count(&format!("/{answer}_details/{name}"));
+    let cached_audio = input("cached_tokens_details/audio_tokens")?;
     // DeepSeek names it so.
-    let cached = details("cached_tokens")?.max(fields.count("/prompt_cache_hit_tokens")?);
-    let prompt = fields.count("/prompt_tokens")?;
+    let cached = input("cached_tokens")?.max(fields.count("/prompt_cache_hit_tokens")?);
+    let prompt = fields.count(&format!("/{prompt}"))?;
     let mut used = Consumption {
         prompt_tokens: prompt,
         stated_usd: fields.amount("cost")?,
@@ -133,27 +134,26 @@ fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     let parts = [
         (Unit::CachedAudioInput, cached_audio),
         (Unit::CachedInput, cached.saturating_sub(cached_audio)),
-        (Unit::CacheWrite, details("cache_write_tokens")?),
-        (Unit::AudioInput, details("audio_tokens")?.saturating_sub(cached_audio)),
-        (Unit::ImageInput, details("image_tokens")?),
-        (Unit::VideoInput, details("video_tokens")?),
+        (Unit::CacheWrite, input("cache_write_tokens")?),
+        (Unit::AudioInput, input("audio_tokens")?.saturating_sub(cached_audio)),
+        (Unit::ImageInput, input("image_tokens")?),
+        (Unit::VideoInput, input("video_tokens")?),
     ];
     split(&mut used.quantities, Unit::Input, prompt, &parts);
     let parts = [
-        (Unit::Reasoning, answer("reasoning_tokens")?),
-        (Unit::AudioOutput, answer("audio_tokens")?),
-        (Unit::ImageOutput, answer("image_tokens")?),
-        (Unit::VideoOutput, answer("video_tokens")?),
+        (Unit::Reasoning, output("reasoning_tokens")?),
+        (Unit::AudioOutput, output("audio_tokens")?),
+        (Unit::ImageOutput, output("image_tokens")?),
+        (Unit::VideoOutput, output("video_tokens")?),
     ];
-    split(
-        &mut used.quantities,
-        Unit::Output,
-        fields.count("/completion_tokens")?,
-        &parts,
-    );
+    let said = fields.count(&format!("/{answer}"))?;
+    split(&mut used.quantities, Unit::Output, said, &parts);
+    Ok(used)
+}
+
+fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
+    let mut used = openai(fields, "prompt_tokens", "completion_tokens")?;
     // Perplexity's.
-    used.quantities
-        .insert(Unit::Citation, fields.count("/citation_tokens")?);
     let context = fields.0.get("search_context_size").and_then(Value::as_str);
     let search = match context {
         Some("low") => Unit::WebSearchLow,
@@ -162,51 +162,22 @@ fn chat(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     };
     let searches = fields.count("/num_search_queries")?.max(u64::from(context.is_some()));
     used.quantities.insert(search, searches);
+    used.quantities
+        .insert(Unit::Citation, fields.count("/citation_tokens")?);
     Ok(used)
 }
 
 fn responses(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage> {
-    let prompt = fields.count("/input_tokens")?;
-    let input = |name: &str| fields.count(&format!("/input_tokens_details/{name}"));
-    let output = |name: &str| fields.count(&format!("/output_tokens_details/{name}"));
-    let mut used = Consumption {
-        prompt_tokens: prompt,
-        stated_usd: fields.amount("cost")?,
-        ..Consumption::default()
-    };
-    let parts = [
-        (Unit::CachedInput, input("cached_tokens")?),
-        (Unit::CacheWrite, input("cache_write_tokens")?),
-        (Unit::AudioInput, input("audio_tokens")?),
-        (Unit::ImageInput, input("image_tokens")?),
-    ];
-    split(&mut used.quantities, Unit::Input, prompt, &parts);
-    let parts = [
-        (Unit::Reasoning, output("reasoning_tokens")?),
-        (Unit::AudioOutput, output("audio_tokens")?),
-        (Unit::ImageOutput, output("image_tokens")?),
-    ];
-    split(
-        &mut used.quantities,
-        Unit::Output,
-        fields.count("/output_tokens")?,
-        &parts,
-    );
+    let mut used = openai(fields, "input_tokens", "output_tokens")?;
     let items = || answer.get("output").and_then(Value::as_array).into_iter().flatten();
-    let of = |kind: &str| {
-        items()
-            .filter(|item| item.get("type").and_then(Value::as_str) == Some(kind))
-            .count() as u64
-    };
+    let is = |item: &Value, kind: &str| item.get("type").and_then(Value::as_str) == Some(kind);
+    let of = |kind: &str| items().filter(|item| is(item, kind)).count() as u64;
     let searches = Fields(answer).count("/tool_usage/web_search/num_requests")?;
     used.quantities
         .insert(Unit::WebSearch, searches.max(of("web_search_call")));
     used.quantities.insert(Unit::FileSearch, of("file_search_call"));
-    let mut sessions: Vec<_> = items()
-        .filter_map(|item| item.get("container_id").and_then(Value::as_str))
-        .collect();
-    sessions.sort_unstable();
-    sessions.dedup();
+    let sessions = items().filter_map(|item| item.get("container_id").and_then(Value::as_str));
+    let sessions: BTreeSet<&str> = sessions.collect();
     used.quantities.insert(Unit::CodeSession, sessions.len() as u64);
     Ok(used)
 }
@@ -342,170 +313,4 @@ fn converse(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage>
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn of(usage: &Value) -> Vec<(&'static str, u64)> {
-        let used = read(usage).unwrap();
-        used.quantities
-            .into_iter()
-            .map(|(unit, count)| (unit.as_str(), count))
-            .collect()
-    }
-
-    #[test]
-    fn chat_completions() {
-        let usage = json!({"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500,
-            "prompt_tokens_details": {"cached_tokens": 400, "audio_tokens": 100, "image_tokens": 50},
-            "completion_tokens_details": {"reasoning_tokens": 300, "audio_tokens": 20}});
-        let expected = vec![
-            ("input", 450),
-            ("cached_input", 400),
-            ("audio_input", 100),
-            ("image_input", 50),
-            ("output", 180),
-            ("reasoning", 300),
-            ("audio_output", 20),
-        ];
-        assert_eq!(of(&usage), expected);
-        let answer = json!({"id": "x", "service_tier": "flex", "usage": usage});
-        assert_eq!(of(&answer), expected);
-        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Flex));
-        // More parts than there are tokens: nothing is below zero, and no token counts twice.
-        let odd = json!({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 8}});
-        assert_eq!(of(&odd), [("cached_input", 8), ("audio_input", 2)]);
-    }
-
-    #[test]
-    fn responses_and_their_tools() {
-        let answer = json!({"service_tier": "priority", "output": [
-            {"type": "web_search_call"}, {"type": "web_search_call"}, {"type": "file_search_call"},
-            {"type": "code_interpreter_call", "container_id": "c"}, {"type": "code_interpreter_call", "container_id": "c"},
-            {"type": "message"}],
-            "usage": {"input_tokens": 100, "input_tokens_details": {"cached_tokens": 40}, "output_tokens": 50,
-                      "output_tokens_details": {"reasoning_tokens": 30}}});
-        let expected = [
-            ("input", 60),
-            ("cached_input", 40),
-            ("output", 20),
-            ("reasoning", 30),
-            ("web_search", 2),
-            ("file_search", 1),
-            ("code_session", 1),
-        ];
-        assert_eq!(of(&answer), expected);
-        assert_eq!(of(&json!({"type": "response.completed", "response": answer})), expected);
-    }
-
-    #[test]
-    fn messages_count_the_cache_beside_the_prompt() {
-        let usage = json!({"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 60,
-            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 40}, "output_tokens": 5,
-            "server_tool_use": {"web_search_requests": 3}, "service_tier": "standard", "inference_geo": "us"});
-        let used = read(&usage).unwrap();
-        assert_eq!(
-            (used.prompt_tokens, used.served.as_slice()),
-            (170, ["us".to_owned()].as_slice())
-        );
-        let expected = [
-            ("input", 10),
-            ("cached_input", 100),
-            ("cache_write", 20),
-            ("cache_write_1h", 40),
-            ("output", 5),
-            ("web_search", 3),
-        ];
-        assert_eq!(of(&usage), expected);
-    }
-
-    #[test]
-    fn gemini_counts_thoughts_beside_the_answer() {
-        let answer = json!({"modelVersion": "gemini-3-pro", "usageMetadata": {"promptTokenCount": 1000,
-            "cachedContentTokenCount": 300, "candidatesTokenCount": 70, "thoughtsTokenCount": 30,
-            "toolUsePromptTokenCount": 5, "trafficType": "ON_DEMAND_PRIORITY",
-            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 800}, {"modality": "AUDIO", "tokenCount": 200}],
-            "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 50}, {"modality": "TEXT", "tokenCount": 250}]},
-            "candidates": [{"groundingMetadata": {"webSearchQueries": ["a", "b"]}}]});
-        let expected = [
-            ("input", 555),
-            ("cached_input", 250),
-            ("audio_input", 150),
-            ("cached_audio_input", 50),
-            ("output", 70),
-            ("reasoning", 30),
-            ("web_search", 2),
-        ];
-        assert_eq!(of(&answer), expected);
-        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Priority));
-    }
-
-    #[test]
-    fn converse_has_lifetimes_apart() {
-        let answer = json!({"serviceTier": {"type": "flex"}, "usage": {"inputTokens": 10, "outputTokens": 5,
-            "cacheReadInputTokens": 100, "cacheWriteInputTokens": 60, "totalTokens": 175,
-            "cacheDetails": [{"ttl": "1h", "inputTokens": 40}, {"ttl": "5m", "inputTokens": 20}]}});
-        let expected = [
-            ("input", 10),
-            ("cached_input", 100),
-            ("cache_write", 20),
-            ("cache_write_1h", 40),
-            ("output", 5),
-        ];
-        assert_eq!(of(&answer), expected);
-        assert_eq!(read(&answer).unwrap().tier, Some(Tier::Flex));
-    }
-
-    #[test]
-    fn what_is_no_usage_is_refused() {
-        for none in [
-            json!(null),
-            json!({}),
-            json!([]),
-            json!("x"),
-            json!({"usage": null}),
-            json!({"tokens": 3}),
-        ] {
-            assert_eq!(read(&none), Err(NoUsage::Missing), "{none}");
-        }
-        for bad in [
-            json!({"prompt_tokens": -1}),
-            json!({"prompt_tokens": 1.5}),
-            json!({"prompt_tokens": "1"}),
-            json!({"prompt_tokens": 1, "completion_tokens_details": {"reasoning_tokens": true}}),
-            json!({"promptTokenCount": 1, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": -1}]}),
-        ] {
-            assert!(matches!(read(&bad), Err(NoUsage::NotACount(_))), "{bad}");
-        }
-        let tier = json!({"prompt_tokens": 1, "service_tier": "express"});
-        assert!(matches!(read(&tier), Err(NoUsage::UnknownTier(..))));
-        assert!(matches!(
-            read(&json!({"prompt_tokens": 1, "cost": -1})),
-            Err(NoUsage::NotAnAmount(_))
-        ));
-    }
-
-    #[test]
-    fn perplexity_searches_by_the_size_of_its_context() {
-        let usage = json!({"prompt_tokens": 5, "completion_tokens": 1, "search_context_size": "low", "citation_tokens": 7,
-            "cost": {"total_cost": 0.005}});
-        assert_eq!(
-            of(&usage),
-            [("input", 5), ("output", 1), ("citation", 7), ("web_search_low", 1)]
-        );
-        assert_eq!(read(&usage).unwrap().stated_usd, None);
-    }
-
-    #[test]
-    fn a_stated_cost_is_exact() {
-        for (said, expected) in [
-            (json!(0.000_123), "0.000123"),
-            (json!(1e-7), "0.0000001"),
-            (json!("0.10"), "0.10"),
-        ] {
-            let used = read(&json!({"prompt_tokens": 1, "cost": said})).unwrap();
-            assert_eq!(used.stated_usd.unwrap(), expected.parse().unwrap());
-        }
-    }
-}
+mod tests;

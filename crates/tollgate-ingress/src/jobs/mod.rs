@@ -4,6 +4,7 @@
 //! until it ends or its deadline passes, and the first end that is written is its end. What clients are told is read from
 //! the streams, so that any replica answers for any job.
 
+mod check;
 mod dispatch;
 pub(crate) mod grpc;
 mod id;
@@ -23,7 +24,10 @@ use tollgate_types::{
     ledger::RequestState,
 };
 
-use self::id::{Meant, fingerprint, named};
+use self::{
+    check::check,
+    id::{Meant, fingerprint, named},
+};
 use crate::{
     reception::{Reception, Rejection},
     webhook::Webhooks,
@@ -36,10 +40,6 @@ pub(crate) use kind::Kind;
 /// A watcher looks for himself this often, should a hint be lost.
 const LOOK: Duration = Duration::from_secs(5);
 const RETRY_WAIT_MS: u64 = 1000;
-const MOST_TAGS: usize = 16;
-const LONGEST_NAME: usize = 64;
-const LONGEST_VALUE: usize = 256;
-const LONGEST_KEY: usize = 255;
 /// How often one idempotency key may be tried anew after a failure.
 const MOST_FAILURES: u32 = 50;
 
@@ -433,34 +433,6 @@ fn at(param: &str, message: &str) -> Rejection {
     }
 }
 
-/// Everything that becomes a name somewhere.
-fn check(submission: &Submission) -> Result<(), Rejection> {
-    let printable = |text: &str, longest: usize| {
-        !text.is_empty() && text.len() <= longest && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-    };
-    let key = submission.idempotency_key.as_deref();
-    if key.is_some_and(|key| !printable(key, LONGEST_KEY)) {
-        return Err(at("idempotency_key", "expected 1 to 255 printable ASCII characters"));
-    }
-    let plain = |name: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        printable(name, LONGEST_NAME) && name.bytes().all(fits)
-    };
-    if submission.batch.as_deref().is_some_and(|batch| !plain(batch)) {
-        return Err(at("batch", "expected 1 to 64 letters, digits, -, _ and dots"));
-    }
-    let tags = &submission.tags;
-    let fine = |(name, value): (&String, &String)| {
-        plain(name) && value.len() <= LONGEST_VALUE && !value.contains(char::is_control)
-    };
-    if tags.len() > MOST_TAGS || !tags.iter().all(fine) {
-        let message =
-            "expected up to 16, with names of up to 64 letters, digits, -, _ and dots and values of up to 256 bytes";
-        return Err(at("tags", message));
-    }
-    Ok(())
-}
-
 /// A label of the key cannot be taken over by one of the job.
 fn tagged(caller: &Caller, tags: BTreeMap<String, String>) -> Caller {
     let mut caller = caller.clone();
@@ -473,35 +445,6 @@ fn tagged(caller: &Caller, tags: BTreeMap<String, String>) -> Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_checked_before_anything_is_stored() {
-        let with = |change: fn(&mut Submission)| {
-            let mut submission = Submission::default();
-            change(&mut submission);
-            check(&submission).err().and_then(|rejection| rejection.param)
-        };
-        assert_eq!(with(|_| {}), None);
-        let refused = |change| with(change).unwrap();
-        assert_eq!(refused(|s| s.idempotency_key = Some(String::new())), "idempotency_key");
-        assert_eq!(refused(|s| s.idempotency_key = Some("é".to_owned())), "idempotency_key");
-        assert_eq!(
-            refused(|s| s.idempotency_key = Some("k".repeat(256))),
-            "idempotency_key"
-        );
-        assert_eq!(refused(|s| s.batch = Some("a b".to_owned())), "batch");
-        assert_eq!(refused(|s| s.batch = Some("*".to_owned())), "batch");
-        let tag = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        assert_eq!(with(|_| {}), None);
-        let tags = [tag("a b", "c"), tag("a", "c\0"), tag("a", &"v".repeat(257))];
-        for tags in tags {
-            let submission = Submission {
-                tags,
-                ..Submission::default()
-            };
-            assert!(check(&submission).is_err());
-        }
-    }
 
     #[test]
     fn a_jobs_labels_do_not_replace_those_of_its_key() {
