@@ -70,7 +70,12 @@ async fn a_client_that_leaves_before_the_first_byte_stops_the_provider_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_answers_are_errors_and_never_a_clean_end() {
-    let stack = Stack::start(Options::with_dialects()).await;
+    // On a machine that is slow enough, a request that nobody takes in a second is sent again, which is another call.
+    let stack = Stack::start(Options {
+        settings: vec![("ingress", "claim_timeout: 20s")],
+        ..Options::with_dialects()
+    })
+    .await;
     let mut asked = 0;
     for (door, model) in DOORS.iter().flat_map(|(door, _)| MODELS.map(|model| (*door, model))) {
         for (stream, trouble, code) in [
@@ -144,9 +149,9 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
 
     let stack = Stack::with(Script::default()).await;
     let address = stack.http.strip_prefix("http://").unwrap();
-    let body = streamed("sim-mini", "go on #sim:words=120000 #sim:chunk_tokens=50").to_string();
+    let body = streamed("sim-mini", "go on #sim:words=80000 #sim:chunk_tokens=50").to_string();
     let mut unread = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..4 {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
@@ -185,7 +190,7 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
         }
     }
     assert!(
-        rest.len() > 1 << 20,
+        rest.len() > 1 << 19,
         "{} bytes are too few to fill anything",
         rest.len()
     );
