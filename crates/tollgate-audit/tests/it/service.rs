@@ -19,12 +19,15 @@ use tollgate_config::{
 use tollgate_devstack::{Nats, NatsOptions, Paths, Postgres, PostgresOptions, SyncInterval, TempPaths};
 use tollgate_proto::v1::{self, reports_client::ReportsClient};
 use tollgate_telemetry::{Readiness, Telemetry};
-use tollgate_types::{Millis, ledger::LedgerEvent};
+use tollgate_types::{
+    Millis,
+    ledger::{Attempt, LedgerEvent},
+};
 use tonic::{Code, Request, transport::Channel};
 
 use crate::support::{attempt, concluded, settled, settlement, started};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Stack {
     bus: Bus,
@@ -258,10 +261,21 @@ async fn a_database_that_dies_is_waited_for() {
         stack.publish(LedgerEvent::Started(under_way)).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let deadline = Millis::now().after(Duration::from_secs(5));
+    let brief = |number| Attempt {
+        deadline,
+        ..attempt(number)
+    };
     for number in 2..=120 {
-        stack.publish(started(number)).await;
-        stack.publish(settled(number)).await;
+        stack.publish(LedgerEvent::Started(brief(number))).await;
     }
+    for number in 2..=120 {
+        let (attempt, settlement) = (brief(number), settlement());
+        stack.publish(LedgerEvent::Settled { attempt, settlement }).await;
+    }
+    let left = deadline.0.saturating_sub(Millis::now().0);
+    assert!(left > 0, "the settlements must be stored before they are due");
+    tokio::time::sleep(Duration::from_millis(left)).await;
     stack.postgres.restart().await.unwrap();
     // All but those under way are overdue, and only the first has no settlement in the stream: the others must not be
     // given up before the stream has been read.
