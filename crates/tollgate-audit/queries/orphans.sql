@@ -12,7 +12,8 @@ UPDATE attempts a SET
     web_searches = 0,
     usage_source = 'estimated',
     price_id = o.price_id,
-    cost_usd = o.cost_usd
-FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::numeric[])
-    AS o (attempt_id, input_tokens, output_tokens, price_id, cost_usd)
+    cost_usd = o.cost_usd,
+    cost_breakdown = o.cost_breakdown
+FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::numeric[], $6::jsonb[])
+    AS o (attempt_id, input_tokens, output_tokens, price_id, cost_usd, cost_breakdown)
 WHERE a.attempt_id = o.attempt_id

@@ -21,6 +21,9 @@ pub enum Error {
     NoDatabase,
     #[error("the database URL cannot be read")]
     DatabaseUrl(#[from] tollgate_config::SecretError),
+    /// Price sheets that cannot stand beside those that there are.
+    #[error("{0}")]
+    Prices(String),
     #[error("cannot serve gRPC")]
     Serve(#[from] tonic::transport::Error),
     #[error("cannot describe the service for gRPC reflection")]

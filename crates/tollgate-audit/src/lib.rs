@@ -4,6 +4,7 @@
 //! that nobody settles, and answers cost reports over gRPC. [`Store`] is the ledger itself; writing an event twice, or
 //! late, or before the one it follows, ends in the same rows.
 
+mod catalogue;
 mod check;
 mod consume;
 mod error;
@@ -21,10 +22,11 @@ mod trim;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
+pub use catalogue::{Listed, PriceChange};
 pub use check::AttemptRow;
 pub use error::Error;
 pub use orphan::ASSUMED_OUTPUT_TOKENS;
-pub use price::{Price, cost};
+pub use price::PriceLists;
 pub use render::{Format, render};
 pub use report::{CostRow, GroupBy};
 pub use service::{Service, Streams};
@@ -37,6 +39,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 pub async fn migrate(database_url: &str) -> Result<(), Error> {
     let mut connection = PgConnection::connect(database_url).await?;
     MIGRATIONS.run(&mut connection).await?;
+    let shipped: Vec<_> = tollgate_pricing::shipped().sheets().cloned().collect();
+    let mut transaction = connection.begin().await?;
+    catalogue::import(&mut transaction, &shipped, chrono::Utc::now()).await?;
+    transaction.commit().await?;
     connection.close().await?;
     Ok(())
 }

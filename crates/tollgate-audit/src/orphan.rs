@@ -4,13 +4,18 @@
 //! [`ASSUMED_OUTPUT_TOKENS`], whichever is less; vectors have no answer in tokens, and counting tokens is free. It errs on the low side for a long answer; a settlement that arrives
 //! after all becomes a correction.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use rust_decimal::Decimal;
+use serde_json::Value;
 use tollgate_types::{Millis, Operation, Usage, UsageSource};
 use uuid::Uuid;
 
-use crate::{Error, Store, price::PriceList, rows::bigint};
+use crate::{
+    Error, Store,
+    price::{Call, charge, counted},
+    rows::bigint,
+};
 
 /// Length of an answer that nobody saw, in tokens, unless the client allowed less.
 pub const ASSUMED_OUTPUT_TOKENS: u64 = 256;
@@ -42,19 +47,25 @@ impl Store {
         if overdue.is_empty() {
             return Ok(0);
         }
-        let providers: BTreeSet<&str> = overdue.iter().map(|row| row.provider.as_str()).collect();
-        let prices = PriceList::load(&mut transaction, providers).await?;
+        let book = self.shelf.book(&mut transaction).await?;
         let (mut ids, mut inputs, mut outputs) = (Vec::<Uuid>::new(), Vec::<i64>::new(), Vec::<i64>::new());
         let (mut price_ids, mut costs) = (Vec::<Option<i64>>::new(), Vec::<Option<Decimal>>::new());
+        let mut breakdowns = Vec::<Option<Value>>::new();
         for row in &overdue {
             let usage = estimate(&row.operation, row.estimated_input_tokens, row.max_output_tokens);
-            let models = [row.provider_model.as_str()];
-            let charge = prices.charge(&row.provider, &models, row.started_at, &usage, UsageSource::Estimated);
+            let call = Call {
+                provider: &row.provider,
+                served: None,
+                asked: &row.provider_model,
+                at: row.started_at,
+            };
+            let charge = charge(&book, &self.lists, call, &counted(&usage), UsageSource::Estimated);
             ids.push(row.attempt_id);
             inputs.push(bigint(usage.input_tokens));
             outputs.push(bigint(usage.output_tokens));
             price_ids.push(charge.price_id);
             costs.push(charge.cost.map(|cost| cost.amount()));
+            breakdowns.push(charge.breakdown);
         }
         let done = sqlx::query_file!(
             "queries/orphans.sql",
@@ -63,6 +74,7 @@ impl Store {
             &outputs,
             &price_ids as &[Option<i64>],
             &costs as &[Option<Decimal>],
+            &breakdowns as &[Option<Value>],
         )
         .execute(&mut *transaction)
         .await?;

@@ -1,48 +1,177 @@
-//! What a call costs: a pure function of a price and a usage.
-//!
-//! Prices are rows of the table `prices`, found by the provider's name in the configuration, the model's name at that
-//! provider, and the moment at which the call started. The table that Tollgate ships with is a migration: sqlx runs it
-//! exactly once under its lock, history stays readable, and what an operator has entered since is not overwritten, all
-//! of which a file loaded at each start would have to do by itself.
+//! What calls cost: the price sheets that the database holds, and the engine of [`tollgate_pricing`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use rust_decimal::Decimal;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
+use tokio::sync::Mutex;
+use tollgate_config::schema::Provider;
+use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Consumption, Sheet, Tier, Unit, cost};
 use tollgate_types::{Usage, UsageSource, Usd};
 
-/// A price and the time in which it holds, `valid_to` excluded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Price {
-    pub id: i64,
-    pub provider: String,
-    pub model: String,
-    pub valid_from: DateTime<Utc>,
-    pub valid_to: Option<DateTime<Utc>>,
-    /// Per million tokens, as the others.
-    pub input: Usd,
-    /// As `input` when absent.
-    pub cached_input: Option<Usd>,
-    /// Kept for minutes; a kind without a rate, here and below, leaves a call that used it unpriced.
-    pub cache_write: Option<Usd>,
-    /// Kept for an hour.
-    pub cache_write_1h: Option<Usd>,
-    pub audio_input: Option<Usd>,
-    pub output: Usd,
-    pub audio_output: Option<Usd>,
-    /// For one search, not for a million.
-    pub web_search: Option<Usd>,
-    /// The longest prompt that the price is for.
-    pub max_input_tokens: Option<u64>,
+use crate::{Error, catalogue::sheet_of};
+
+/// The list of sheets that stand for every provider: a default for what has no price of its own.
+const EVERYBODY: &str = "*";
+
+/// By which price lists providers are billed, and where they serve: by their names in the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct PriceLists(BTreeMap<String, PriceList>);
+
+#[derive(Debug, Clone)]
+struct PriceList {
+    name: String,
+    region: Option<String>,
 }
 
-/// The cost of `usage` at `price`, exact; `None` when it used something that the price has no rate for.
+impl FromIterator<(String, String, Option<String>)> for PriceLists {
+    /// Of providers with the names of their lists and their regions.
+    fn from_iter<I: IntoIterator<Item = (String, String, Option<String>)>>(providers: I) -> Self {
+        let list = |(provider, name, region)| (provider, PriceList { name, region });
+        Self(providers.into_iter().map(list).collect())
+    }
+}
+
+impl From<&[Provider]> for PriceLists {
+    fn from(providers: &[Provider]) -> Self {
+        let list = |one: &Provider| (one.name.clone(), one.price_list.clone(), one.region.clone());
+        providers.iter().map(list).collect()
+    }
+}
+
+/// What the ledger says about the money of an attempt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Charge {
+    pub(crate) price_id: Option<i64>,
+    /// Absent when no price is known, or not for all that was used.
+    pub(crate) cost: Option<Usd>,
+    /// How it came about, as in the column `cost_breakdown`.
+    pub(crate) breakdown: Option<Value>,
+}
+
+/// The call that is to be priced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// By its name in the configuration.
+    pub(crate) provider: &'a str,
+    /// The model that the provider says it used.
+    pub(crate) served: Option<&'a str>,
+    /// The model that it was asked for.
+    pub(crate) asked: &'a str,
+    pub(crate) at: DateTime<Utc>,
+}
+
+/// Which sheets there are: their number only grows, and each ends once.
+type Edition = (i64, i64);
+
+/// The sheets as they were read last.
+#[derive(Clone, Default)]
+pub(crate) struct Shelf(Arc<Mutex<Option<(Edition, Arc<Catalogue>)>>>);
+
+impl Shelf {
+    /// The sheets as the connection sees them.
+    pub(crate) async fn book(&self, connection: &mut PgConnection) -> Result<Arc<Catalogue>, Error> {
+        let found =
+            sqlx::query!(r#"SELECT coalesce(max(id), 0) AS "newest!", count(valid_to) AS "ended!" FROM price_sheets"#)
+                .fetch_one(&mut *connection)
+                .await?;
+        let edition = (found.newest, found.ended);
+        let mut kept = self.0.lock().await;
+        if let Some((_, book)) = kept.as_ref().filter(|(known, _)| *known == edition) {
+            return Ok(Arc::clone(book));
+        }
+        let rows = sqlx::query!("SELECT id, valid_from, valid_to, sheet FROM price_sheets")
+            .fetch_all(connection)
+            .await?;
+        let sheets = rows
+            .into_iter()
+            .filter_map(|row| sheet_of(row.id, row.valid_from, row.valid_to, row.sheet));
+        let book: Arc<Catalogue> = Arc::new(sheets.collect());
+        *kept = Some((edition, Arc::clone(&book)));
+        Ok(book)
+    }
+}
+
+/// What a call costs that used this. The sheet is an own one before a list price, of the model that was served before the one that was asked
+/// for, of the provider before its list, and a default only when there is no other.
+pub(crate) fn charge(
+    book: &Catalogue,
+    lists: &PriceLists,
+    call: Call<'_>,
+    used: &Consumption,
+    source: UsageSource,
+) -> Charge {
+    let list = lists.0.get(call.provider);
+    let region = list.and_then(|list| list.region.as_deref());
+    let sheet = find(book, list.map(|list| list.name.as_str()), region, call);
+    let price_id = sheet.and_then(|sheet| sheet.id);
+    if source == UsageSource::None {
+        // Nothing was used, which costs nothing at any price.
+        return Charge {
+            price_id,
+            cost: Some(Usd::ZERO),
+            breakdown: None,
+        };
+    }
+    let unlisted = Sheet::unlisted(list.map_or(call.provider, |list| &list.name), call.asked);
+    // A provider that states the cost needs no sheet.
+    let sheet = sheet.or(used.stated_usd.map(|_| &unlisted));
+    let how = Circumstances {
+        at: call.at,
+        tier: None,
+        region: region.map(str::to_owned),
+    };
+    let found = sheet.and_then(|sheet| cost(sheet, used, &how).ok());
+    Charge {
+        price_id,
+        cost: found.as_ref().map(|found| found.total_usd.into()),
+        breakdown: found.as_ref().map(compact),
+    }
+}
+
+fn find<'a>(book: &'a Catalogue, list: Option<&str>, region: Option<&str>, call: Call<'_>) -> Option<&'a Sheet> {
+    let models = || call.served.into_iter().chain([call.asked]);
+    let lists = || [call.provider].into_iter().chain(list);
+    let of = |list: &str, model: &str| book.find(list, model, region, call.at);
+    let known: Vec<&Sheet> = models()
+        .flat_map(|model| lists().filter_map(move |list| of(list, model)))
+        .collect();
+    let own = known.iter().find(|sheet| sheet.custom);
+    let nearest = own.or(known.first()).copied();
+    nearest.or_else(|| models().find_map(|model| of(EVERYBODY, model)))
+}
+
+/// The breakdown as the ledger keeps it: what is as usual is left out, and a part is `[unit, quantity, rate, US dollars]`.
+fn compact(found: &Breakdown) -> Value {
+    let parts = found.components.iter();
+    let parts = parts.map(|part| json!([part.unit, part.quantity, part.rate, part.usd]));
+    let mut kept = json!({ "parts": parts.collect::<Value>() });
+    let mut keep = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            kept[name] = value;
+        }
+    };
+    keep("tier", (found.tier != Tier::Standard).then(|| json!(found.tier)));
+    let above = found.above_input_tokens;
+    keep("above_input_tokens", (above > 0).then(|| json!(above)));
+    keep("off_peak", found.off_peak.then(|| json!(true)));
+    let factors = found.multipliers.iter();
+    let factors = factors.map(|one| (one.name.clone(), json!(one.factor)));
+    keep(
+        "multipliers",
+        (!found.multipliers.is_empty()).then(|| factors.collect()),
+    );
+    keep("stated_usd", found.stated_usd.map(|usd| json!(usd)));
+    keep("discount_usd", found.discount_usd.map(|usd| json!(usd)));
+    kept
+}
+
+/// What was used, of a count that is our own or an estimate.
 ///
-/// Kinds that are part of a count are never more than all of it, and where a provider counts a token in two kinds
-/// (sound that was read from the cache) it costs as the first of: read from the cache, written to it, sound.
-#[must_use]
-pub fn cost(price: &Price, usage: &Usage) -> Option<Usd> {
+/// Kinds that are part of a count are never more than all of it, and where a token is in two kinds (sound that was read
+/// from the cache) it is in the first of: read from the cache, written to it, sound.
+pub(crate) fn counted(usage: &Usage) -> Consumption {
     let mut input = usage.input_tokens;
     let cached = take(&mut input, usage.cached_input_tokens);
     let mut written = take(&mut input, usage.cache_write_input_tokens);
@@ -50,22 +179,23 @@ pub fn cost(price: &Price, usage: &Usage) -> Option<Usd> {
     let audio_input = take(&mut input, usage.audio_input_tokens);
     let mut output = usage.output_tokens;
     let audio_output = take(&mut output, usage.audio_output_tokens);
-    let rated = [
-        (written, price.cache_write),
-        (written_1h, price.cache_write_1h),
-        (audio_input, price.audio_input),
-        (audio_output, price.audio_output),
+    let reasoning = take(&mut output, usage.reasoning_tokens);
+    let quantities = [
+        (Unit::Input, input),
+        (Unit::CachedInput, cached),
+        (Unit::CacheWrite, written),
+        (Unit::CacheWrite1h, written_1h),
+        (Unit::AudioInput, audio_input),
+        (Unit::Output, output),
+        (Unit::AudioOutput, audio_output),
+        (Unit::Reasoning, reasoning),
+        (Unit::WebSearch, usage.web_searches),
     ];
-    let mut cost = price.input.per_million(input)
-        + price.cached_input.unwrap_or(price.input).per_million(cached)
-        + price.output.per_million(output);
-    for (tokens, rate) in rated.into_iter().filter(|(tokens, _)| *tokens > 0) {
-        cost = cost + rate?.per_million(tokens);
+    Consumption {
+        quantities: quantities.into_iter().filter(|(_, count)| *count > 0).collect(),
+        prompt_tokens: usage.input_tokens,
+        ..Consumption::default()
     }
-    if usage.web_searches > 0 {
-        cost = cost + price.web_search?.times(usage.web_searches);
-    }
-    Some(cost)
 }
 
 /// Takes up to `part` from `rest`.
@@ -73,100 +203,6 @@ fn take(rest: &mut u64, part: u64) -> u64 {
     let taken = part.min(*rest);
     *rest -= taken;
     taken
-}
-
-/// What the ledger says about the money of an attempt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Charge {
-    pub(crate) price_id: Option<i64>,
-    /// Absent when no price is known, or not for all that was used.
-    pub(crate) cost: Option<Usd>,
-}
-
-struct PriceRow {
-    id: i64,
-    provider: String,
-    model: String,
-    valid_from: DateTime<Utc>,
-    valid_to: Option<DateTime<Utc>>,
-    input_usd_per_mtok: Decimal,
-    cached_input_usd_per_mtok: Option<Decimal>,
-    cache_write_usd_per_mtok: Option<Decimal>,
-    cache_write_1h_usd_per_mtok: Option<Decimal>,
-    audio_input_usd_per_mtok: Option<Decimal>,
-    output_usd_per_mtok: Decimal,
-    audio_output_usd_per_mtok: Option<Decimal>,
-    web_search_usd: Option<Decimal>,
-    max_input_tokens: Option<i64>,
-}
-
-/// The prices of the providers at hand.
-pub(crate) struct PriceList(Vec<Price>);
-
-impl PriceList {
-    pub(crate) async fn load(connection: &mut PgConnection, providers: BTreeSet<&str>) -> Result<Self, sqlx::Error> {
-        let providers: Vec<String> = providers.into_iter().map(str::to_owned).collect();
-        let rows = sqlx::query_as!(
-            PriceRow,
-            "SELECT id, provider, model, valid_from, valid_to, input_usd_per_mtok, cached_input_usd_per_mtok,
-                    cache_write_usd_per_mtok, cache_write_1h_usd_per_mtok, audio_input_usd_per_mtok,
-                    output_usd_per_mtok, audio_output_usd_per_mtok, web_search_usd, max_input_tokens
-             FROM prices WHERE provider = ANY($1)",
-            &providers
-        )
-        .fetch_all(connection)
-        .await?;
-        let price = |row: PriceRow| Price {
-            id: row.id,
-            provider: row.provider,
-            model: row.model,
-            valid_from: row.valid_from,
-            valid_to: row.valid_to,
-            input: row.input_usd_per_mtok.into(),
-            cached_input: row.cached_input_usd_per_mtok.map(Into::into),
-            cache_write: row.cache_write_usd_per_mtok.map(Into::into),
-            cache_write_1h: row.cache_write_1h_usd_per_mtok.map(Into::into),
-            audio_input: row.audio_input_usd_per_mtok.map(Into::into),
-            output: row.output_usd_per_mtok.into(),
-            audio_output: row.audio_output_usd_per_mtok.map(Into::into),
-            web_search: row.web_search_usd.map(Into::into),
-            max_input_tokens: row.max_input_tokens.and_then(|longest| longest.try_into().ok()),
-        };
-        Ok(Self(rows.into_iter().map(price).collect()))
-    }
-
-    /// The charge for `usage` of the first of `models` that has a price at `at`.
-    pub(crate) fn charge(
-        &self,
-        provider: &str,
-        models: &[&str],
-        at: DateTime<Utc>,
-        usage: &Usage,
-        source: UsageSource,
-    ) -> Charge {
-        let price = models
-            .iter()
-            .find_map(|model| self.find(provider, model, at, usage.input_tokens));
-        let cost = match source {
-            // Nothing was used, which costs nothing at any price.
-            UsageSource::None => Some(Usd::ZERO),
-            _ => price.and_then(|price| cost(price, usage)),
-        };
-        Charge {
-            price_id: price.map(|price| price.id),
-            cost,
-        }
-    }
-
-    fn find(&self, provider: &str, model: &str, at: DateTime<Utc>, input_tokens: u64) -> Option<&Price> {
-        self.0.iter().find(|price| {
-            price.provider == provider
-                && price.model == model
-                && price.valid_from <= at
-                && price.valid_to.is_none_or(|end| at < end)
-                && price.max_input_tokens.is_none_or(|longest| input_tokens <= longest)
-        })
-    }
 }
 
 #[cfg(test)]
@@ -177,68 +213,102 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn price(cached: Option<&str>) -> Price {
-        Price {
-            id: 7,
-            provider: "openai".to_owned(),
-            model: "gpt-4o-mini".to_owned(),
-            valid_from: DateTime::from_timestamp(1000, 0).unwrap(),
-            valid_to: DateTime::from_timestamp(2000, 0),
-            input: usd("0.15"),
-            cached_input: cached.map(usd),
-            cache_write: None,
-            cache_write_1h: None,
-            audio_input: None,
-            output: usd("0.60"),
-            audio_output: None,
-            web_search: None,
-            max_input_tokens: Some(5000),
+    const SHEETS: &str = r#"
+{"provider": "openai", "model": "gpt", "per_million": {"input": "1", "input@flex": "0.5", "output": "10"}, "each": {"web_search": "0.01"}}
+{"provider": "openai", "model": "gpt-dated", "per_million": {"input": "2", "output": "20"}}
+{"provider": "mine", "model": "gpt", "per_million": {"input": "3", "output": "30"}, "custom": true}
+{"provider": "*", "model": "*", "per_million": {"input": "100", "output": "100"}, "custom": true}
+{"provider": "far", "model": "gpt", "per_million": {"input": "4"}, "multipliers": {"eu": "1.1"}}
+{"provider": "far", "model": "gpt", "region": "us", "per_million": {"input": "5"}}"#;
+
+    fn of(provider: &str, served: Option<&str>, asked: &str, used: &Consumption) -> Charge {
+        let book = Catalogue::read(SHEETS, "test").unwrap();
+        let list = |provider: &str, list: &str, region: Option<&str>| {
+            (provider.to_owned(), list.to_owned(), region.map(str::to_owned))
+        };
+        let lists = [
+            list("mine", "openai", None),
+            list("eu", "far", Some("eu")),
+            list("us", "far", Some("us")),
+        ];
+        let call = Call {
+            provider,
+            served,
+            asked,
+            at: DateTime::UNIX_EPOCH,
+        };
+        charge(&book, &lists.into_iter().collect(), call, used, UsageSource::Provider)
+    }
+
+    fn million(unit: Unit) -> Consumption {
+        Consumption {
+            quantities: [(unit, 1_000_000)].into(),
+            ..Consumption::default()
         }
     }
 
-    const USAGE: Usage = Usage {
-        input_tokens: 1234,
-        cached_input_tokens: 1000,
-        output_tokens: 567,
-        reasoning_tokens: 99,
-        cache_write_input_tokens: 0,
-        cache_write_1h_input_tokens: 0,
-        audio_input_tokens: 0,
-        audio_output_tokens: 0,
-        web_searches: 0,
-    };
-
     #[test]
-    fn calculated_by_hand() {
-        // 234 × 0.15 + 1000 × 0.075 + 567 × 0.60 = 35.1 + 75 + 340.2 millionths
-        assert_eq!(cost(&price(Some("0.075")), &USAGE), Some(usd("0.0004503")));
-        // 1234 × 0.15 + 567 × 0.60 = 185.1 + 340.2 millionths
-        assert_eq!(cost(&price(None), &USAGE), Some(usd("0.0005253")));
+    fn the_nearest_sheet_prices_a_call() {
+        let input = million(Unit::Input);
+        let cost = |provider, served, asked| of(provider, served, asked, &input).cost.map(|cost| cost.to_string());
+        let costs = |provider, served, asked, expected: &str| {
+            assert_eq!(
+                cost(provider, served, asked).as_deref(),
+                Some(expected),
+                "{provider} {served:?} {asked}"
+            );
+        };
+        costs("openai", None, "gpt", "1");
+        costs("openai", Some("gpt-dated"), "gpt", "2");
+        costs("openai", Some("gpt-unheard"), "gpt", "1");
+        // An own price of what was asked for goes before the list price of what was served, a list before a default.
+        costs("mine", Some("gpt-dated"), "gpt", "3");
+        costs("mine", None, "gpt-dated", "2");
+        costs("nobody", None, "gpt", "100");
+        costs("eu", None, "gpt", "4.4");
+        costs("us", None, "gpt", "5");
     }
 
     #[test]
-    fn cached_tokens_are_never_more_than_all() {
-        let usage = Usage {
-            input_tokens: 10,
-            cached_input_tokens: 1000,
-            ..Usage::default()
-        };
-        assert_eq!(cost(&price(Some("0.075")), &usage), Some(usd("0.00000075")));
+    fn a_breakdown_is_kept_without_what_is_usual() {
+        let mut used = million(Unit::Input);
+        used.quantities.insert(Unit::WebSearch, 2);
+        let charge = of("openai", None, "gpt", &used);
+        let parts = json!([["input", 1_000_000, "1", "1"], ["web_search", 2, "0.01", "0.02"]]);
+        assert_eq!(
+            (charge.breakdown, charge.cost),
+            (Some(json!({ "parts": parts })), Some(usd("1.02")))
+        );
+        used.tier = Some(Tier::Flex);
+        let charge = of("openai", None, "gpt", &used);
+        assert_eq!(charge.breakdown.unwrap()["tier"], "flex");
+        // Served in a way that nobody gave a price, without a default to fall back on.
+        used.served.push("warp".to_owned());
+        assert_eq!(of("openai", None, "gpt", &used).cost, None);
     }
 
     #[test]
-    fn each_kind_has_its_own_rate() {
-        let price = Price {
-            cached_input: Some(usd("0.3")),
-            cache_write: Some(usd("3.75")),
-            cache_write_1h: Some(usd("6")),
-            audio_input: Some(usd("40")),
-            audio_output: Some(usd("80")),
-            web_search: Some(usd("0.01")),
-            input: usd("3"),
-            output: usd("15"),
-            ..price(None)
+    fn no_price_is_no_cost_and_no_usage_costs_nothing() {
+        let none = Catalogue::default();
+        let call = Call {
+            provider: "openai",
+            served: None,
+            asked: "gpt",
+            at: DateTime::UNIX_EPOCH,
         };
+        let charged = |used: &Consumption, source| charge(&none, &PriceLists::default(), call, used, source);
+        let input = million(Unit::Input);
+        assert_eq!(charged(&input, UsageSource::Counted), Charge::default());
+        assert_eq!(charged(&input, UsageSource::None).cost, Some(Usd::ZERO));
+        let stated = Consumption {
+            stated_usd: Some(usd("0.5").amount()),
+            ..input
+        };
+        assert_eq!(charged(&stated, UsageSource::Provider).cost, Some(usd("0.5")));
+    }
+
+    #[test]
+    fn kinds_are_part_of_their_counts() {
         let usage = Usage {
             input_tokens: 1000,
             cached_input_tokens: 100,
@@ -250,111 +320,24 @@ mod tests {
             audio_output_tokens: 20,
             web_searches: 3,
         };
-        // 550 × 3 + 100 × 0.3 + 100 × 3.75 + 200 × 6 + 50 × 40 + 480 × 15 + 20 × 80 = 14055 millionths, and 3 searches.
-        assert_eq!(cost(&price, &usage), Some(usd("0.044055")));
-        // A kind without a rate is not free.
-        for without in [
-            Price {
-                cache_write: None,
-                ..price.clone()
-            },
-            Price {
-                cache_write_1h: None,
-                ..price.clone()
-            },
-            Price {
-                audio_input: None,
-                ..price.clone()
-            },
-            Price {
-                audio_output: None,
-                ..price.clone()
-            },
-            Price {
-                web_search: None,
-                ..price.clone()
-            },
-        ] {
-            assert_eq!(cost(&without, &usage), None);
-            assert!(cost(&without, &USAGE).is_some());
-        }
-        // Two kinds at once: cached sound costs as cached.
+        let expected = [
+            (Unit::Input, 550),
+            (Unit::CachedInput, 100),
+            (Unit::CacheWrite, 100),
+            (Unit::CacheWrite1h, 200),
+            (Unit::AudioInput, 50),
+            (Unit::Output, 80),
+            (Unit::Reasoning, 400),
+            (Unit::AudioOutput, 20),
+            (Unit::WebSearch, 3),
+        ];
+        assert_eq!(counted(&usage).quantities, expected.into());
         let cached_sound = Usage {
             input_tokens: 10,
-            cached_input_tokens: 10,
+            cached_input_tokens: 1000,
             audio_input_tokens: 10,
             ..Usage::default()
         };
-        assert_eq!(cost(&price, &cached_sound), Some(usd("0.000003")));
-    }
-
-    #[test]
-    fn the_largest_counts_that_the_ledger_takes_do_not_overflow() {
-        let most = i64::MAX as u64;
-        let usage = Usage {
-            input_tokens: most,
-            cached_input_tokens: most / 2,
-            output_tokens: most,
-            web_searches: most,
-            ..Usage::default()
-        };
-        let dear = Usd::from(Decimal::new(999_999_999_999_999, 9));
-        let price = Price {
-            input: dear,
-            cached_input: Some(dear),
-            web_search: Some(usd("999.999999999")),
-            output: dear,
-            ..price(None)
-        };
-        assert!(cost(&price, &usage) > Some(Usd::ZERO));
-    }
-
-    #[test]
-    fn a_price_holds_from_its_first_moment_and_not_at_its_end() {
-        let list = PriceList(vec![price(None)]);
-        let known = |seconds, input| {
-            list.find(
-                "openai",
-                "gpt-4o-mini",
-                DateTime::from_timestamp(seconds, 0).unwrap(),
-                input,
-            )
-            .is_some()
-        };
-        assert_eq!(
-            [999, 1000, 1999, 2000].map(|at| known(at, 1)),
-            [false, true, true, false]
-        );
-        assert_eq!([5000, 5001].map(|input| known(1500, input)), [true, false]);
-    }
-
-    #[test]
-    fn no_price_is_no_cost_and_no_usage_costs_nothing() {
-        let list = PriceList(vec![price(None)]);
-        let at = DateTime::from_timestamp(1500, 0).unwrap();
-        let charge = |models: &[&str], source| list.charge("openai", models, at, &USAGE, source);
-        assert_eq!(charge(&["unknown"], UsageSource::Provider), Charge::default());
-        assert_eq!(
-            charge(&["unknown"], UsageSource::None),
-            Charge {
-                price_id: None,
-                cost: Some(Usd::ZERO)
-            }
-        );
-        assert_eq!(
-            charge(&["gpt-4o-mini"], UsageSource::None),
-            Charge {
-                price_id: Some(7),
-                cost: Some(Usd::ZERO)
-            }
-        );
-        let fallback = charge(&["unknown", "gpt-4o-mini"], UsageSource::Counted);
-        assert_eq!(
-            fallback,
-            Charge {
-                price_id: Some(7),
-                cost: Some(usd("0.0005253"))
-            }
-        );
+        assert_eq!(counted(&cached_sound).quantities, [(Unit::CachedInput, 10)].into());
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
+use tollgate_pricing::{Catalogue, Consumption};
 use tollgate_types::{
     Caller, Millis, Usage,
     ledger::{Attempt, Conclusion, LedgerEvent, Settlement},
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    price::{Charge, PriceList},
+    price::{self, Call, Charge, PriceLists},
 };
 
 /// The start of the year 10000: a later time is a mistake, and some clients of Postgres cannot read it.
@@ -132,7 +133,29 @@ fn check_settlement(settlement: &Settlement) -> Check {
         (usage.web_searches, "usage.web_searches is out of range"),
     ]
     .into_iter()
-    .try_for_each(|(value, reason)| count(value, reason))
+    .try_for_each(|(value, reason)| count(value, reason))?;
+    settlement.consumption.as_ref().map_or(Ok(()), check_consumption)
+}
+
+/// Most ways of being served that a call can have at once; each may have a factor.
+const MOST_SERVED: usize = 3;
+/// Longest name of one, in bytes.
+const LONGEST_SERVED: usize = 64;
+
+fn check_consumption(used: &Consumption) -> Check {
+    count(used.prompt_tokens, "consumption.prompt_tokens is out of range")?;
+    let mut quantities = used.quantities.values();
+    quantities.try_for_each(|quantity| count(*quantity, "consumption.quantities is out of range"))?;
+    let usual = |name: &String| name.len() <= LONGEST_SERVED && !name.contains('\0');
+    if used.served.len() > MOST_SERVED || !used.served.iter().all(usual) {
+        return Err("consumption.served is out of range");
+    }
+    let stated = (Decimal::ZERO..Decimal::from(1_000_000_000)).contains(&used.stated_usd.unwrap_or_default());
+    if stated {
+        Ok(())
+    } else {
+        Err("consumption.stated_usd is out of range")
+    }
 }
 
 fn check_caller(caller: &Caller) -> Check {
@@ -233,13 +256,14 @@ pub(crate) struct Ends {
     pub(crate) usage_source: Vec<Option<String>>,
     pub(crate) price_id: Vec<Option<i64>>,
     pub(crate) cost_usd: Vec<Option<Decimal>>,
+    pub(crate) cost_breakdown: Vec<Option<Value>>,
     pub(crate) ended_at: Vec<Option<DateTime<Utc>>>,
     pub(crate) first_token_ms: Vec<Option<i64>>,
 }
 
 impl Ends {
-    pub(crate) fn push(&mut self, end: Option<(&Settlement, Charge)>) {
-        let settlement = end.map(|(settlement, _)| settlement);
+    pub(crate) fn push(&mut self, end: Option<&(&Settlement, Charge)>) {
+        let settlement = end.map(|(settlement, _)| *settlement);
         self.outcome.push(settlement.map(|end| end.outcome.as_str().to_owned()));
         self.error_code.push(
             settlement
@@ -269,26 +293,23 @@ impl Ends {
         self.price_id.push(end.and_then(|(_, charge)| charge.price_id));
         self.cost_usd
             .push(end.and_then(|(_, charge)| charge.cost).map(|cost| cost.amount()));
+        self.cost_breakdown
+            .push(end.and_then(|(_, charge)| charge.breakdown.clone()));
         self.ended_at.push(settlement.map(|end| end.ended_at.to_datetime()));
         self.first_token_ms
             .push(settlement.and_then(|end| end.first_token_ms).map(bigint));
     }
 }
 
-/// The charge for a settled attempt: by the model that the provider says it used if that has a price, else by the model
-/// that was asked for.
-pub(crate) fn charge(prices: &PriceList, attempt: &Attempt, settlement: &Settlement) -> Charge {
-    let models: Vec<&str> = settlement
-        .served_model
-        .as_deref()
-        .into_iter()
-        .chain([attempt.target.model.as_str()])
-        .collect();
-    prices.charge(
-        &attempt.target.provider,
-        &models,
-        attempt.started_at.to_datetime(),
-        &settlement.usage,
-        settlement.usage_source,
-    )
+/// The charge for a settled attempt.
+pub(crate) fn charge(book: &Catalogue, lists: &PriceLists, attempt: &Attempt, settlement: &Settlement) -> Charge {
+    let call = Call {
+        provider: &attempt.target.provider,
+        served: settlement.served_model.as_deref(),
+        asked: &attempt.target.model,
+        at: attempt.started_at.to_datetime(),
+    };
+    let counted = || price::counted(&settlement.usage);
+    let used = settlement.consumption.clone().unwrap_or_else(counted);
+    price::charge(book, lists, call, &used, settlement.usage_source)
 }

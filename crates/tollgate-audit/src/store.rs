@@ -3,7 +3,7 @@
 //! Tables are written in one order (attempts, corrections, abandonments, requests) and rows sorted by id, so that two
 //! audit processes with overlapping batches wait for each other and never in a circle.
 
-use std::{collections::BTreeSet, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     PgConnection, PgPool,
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    price::{Charge, PriceList},
+    price::{Charge, PriceLists, Shelf},
     rows::{self, Batch, Ends, Starts},
 };
 
@@ -48,6 +48,8 @@ pub struct Recorded {
 #[derive(Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    pub(crate) lists: Arc<PriceLists>,
+    pub(crate) shelf: Shelf,
 }
 
 impl Store {
@@ -59,7 +61,18 @@ impl Store {
             .acquire_timeout(ACQUIRE_LIMIT);
         Ok(Self {
             pool: pool.connect_lazy_with(options),
+            lists: Arc::default(),
+            shelf: Shelf::default(),
         })
+    }
+
+    /// The same, with price lists for providers; a provider without one is billed by the list of its own name.
+    #[must_use]
+    pub fn with_price_lists(self, lists: PriceLists) -> Self {
+        Self {
+            lists: Arc::new(lists),
+            ..self
+        }
     }
 
     /// Whether the database answers and has the ledger's tables.
@@ -75,10 +88,39 @@ impl Store {
     pub async fn record(&self, events: &[(u64, LedgerEvent)]) -> Result<Recorded, Error> {
         let batch = Batch::gather(events)?;
         let mut transaction = self.pool.begin().await?;
-        let mut recorded = write_attempts(&mut transaction, &batch).await?;
+        let mut recorded = self.write_attempts(&mut transaction, &batch).await?;
         recorded.abandoned = write_abandonments(&mut transaction, &batch).await?;
         recorded.concluded = write_requests(&mut transaction, &batch).await?;
         transaction.commit().await?;
+        Ok(recorded)
+    }
+
+    async fn write_attempts(&self, connection: &mut PgConnection, batch: &Batch<'_>) -> Result<Recorded, Error> {
+        if batch.attempts.is_empty() {
+            return Ok(Recorded::default());
+        }
+        let book = self.shelf.book(connection).await?;
+        let charged = |attempt: &Attempt, end: &Settlement| rows::charge(&book, &self.lists, attempt, end);
+        let priced: Vec<Priced<'_>> = batch
+            .attempts
+            .values()
+            .map(|(attempt, end)| (*attempt, end.map(|end| (end, charged(attempt, end)))))
+            .collect();
+        let changed = upsert(connection, &priced).await?;
+        let mut recorded = Recorded::default();
+        let mut late = Vec::new();
+        for (attempt, end) in &priced {
+            match (changed.contains(&attempt.attempt_id.as_uuid()), end) {
+                (true, None) => recorded.opened += 1,
+                (true, Some((_, charge))) => {
+                    recorded.settled += 1;
+                    recorded.unpriced += u64::from(charge.cost.is_none());
+                }
+                (false, Some(end)) => late.push((attempt.attempt_id.as_uuid(), end)),
+                (false, None) => {}
+            }
+        }
+        recorded.corrected = write_corrections(connection, &late).await?;
         Ok(recorded)
     }
 
@@ -112,54 +154,15 @@ impl Store {
     }
 }
 
-async fn write_attempts(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<Recorded, Error> {
-    if batch.attempts.is_empty() {
-        return Ok(Recorded::default());
-    }
-    let providers: BTreeSet<&str> = batch
-        .attempts
-        .values()
-        .filter(|(_, settlement)| settlement.is_some())
-        .map(|(attempt, _)| attempt.target.provider.as_str())
-        .collect();
-    let prices = PriceList::load(connection, providers).await?;
-    let priced: Vec<(&Attempt, Option<(&Settlement, Charge)>)> = batch
-        .attempts
-        .values()
-        .map(|(attempt, settlement)| {
-            (
-                *attempt,
-                settlement.map(|end| (end, rows::charge(&prices, attempt, end))),
-            )
-        })
-        .collect();
-    let changed = upsert(connection, &priced).await?;
-    let mut recorded = Recorded::default();
-    let mut late = Vec::new();
-    for (attempt, end) in priced {
-        match (changed.contains(&attempt.attempt_id.as_uuid()), end) {
-            (true, None) => recorded.opened += 1,
-            (true, Some((_, charge))) => {
-                recorded.settled += 1;
-                recorded.unpriced += u64::from(charge.cost.is_none());
-            }
-            (false, Some(end)) => late.push((attempt.attempt_id.as_uuid(), end)),
-            (false, None) => {}
-        }
-    }
-    recorded.corrected = write_corrections(connection, &late).await?;
-    Ok(recorded)
-}
+/// An attempt, and how it ended at what cost if it has.
+type Priced<'a> = (&'a Attempt, Option<(&'a Settlement, Charge)>);
 
 /// Writes open and settled attempts; returns the ids of those that are new or newly settled.
-async fn upsert(
-    connection: &mut PgConnection,
-    attempts: &[(&Attempt, Option<(&Settlement, Charge)>)],
-) -> Result<BTreeSet<Uuid>, Error> {
+async fn upsert(connection: &mut PgConnection, attempts: &[Priced<'_>]) -> Result<BTreeSet<Uuid>, Error> {
     let (mut starts, mut ends, mut states) = (Starts::default(), Ends::default(), Vec::new());
     for (attempt, end) in attempts {
         starts.push(attempt);
-        ends.push(*end);
+        ends.push(end.as_ref());
         states.push(if end.is_some() { "settled" } else { "open" }.to_owned());
     }
     let rows = sqlx::query_file!(
@@ -198,6 +201,7 @@ async fn upsert(
         &ends.usage_source as &[Option<String>],
         &ends.price_id as &[Option<i64>],
         &ends.cost_usd as &[Option<rust_decimal::Decimal>],
+        &ends.cost_breakdown as &[Option<serde_json::Value>],
         &ends.ended_at as &[Option<chrono::DateTime<chrono::Utc>>],
         &ends.first_token_ms as &[Option<i64>],
         &starts.hedge,
@@ -209,7 +213,7 @@ async fn upsert(
 
 async fn write_corrections(
     connection: &mut PgConnection,
-    late: &[(Uuid, (&Settlement, Charge))],
+    late: &[(Uuid, &(&Settlement, Charge))],
 ) -> Result<u64, Error> {
     if late.is_empty() {
         return Ok(0);
@@ -217,7 +221,7 @@ async fn write_corrections(
     let mut ends = Ends::default();
     let ids: Vec<Uuid> = late.iter().map(|(id, _)| *id).collect();
     for (_, end) in late {
-        ends.push(Some(*end));
+        ends.push(Some(end));
     }
     let done = sqlx::query_file!(
         "queries/corrections.sql",
@@ -238,6 +242,7 @@ async fn write_corrections(
         &ends.usage_source as &[Option<String>],
         &ends.price_id as &[Option<i64>],
         &ends.cost_usd as &[Option<rust_decimal::Decimal>],
+        &ends.cost_breakdown as &[Option<serde_json::Value>],
         &ends.ended_at as &[Option<chrono::DateTime<chrono::Utc>>],
         &ends.first_token_ms as &[Option<i64>],
     )

@@ -21,6 +21,8 @@ pub(crate) struct Preset {
     /// With `{region}` and the like still in it.
     pub(crate) base_url: String,
     pub(crate) quirks: Quirks,
+    /// Whose price sheets hold for it.
+    pub(crate) price_list: String,
 }
 
 /// The preset of this name.
@@ -43,19 +45,20 @@ fn read(text: &str) -> (BTreeMap<String, Preset>, Sink) {
         && let Some(fields) = Cursor::root(&root, &sink).fields()
     {
         for (_, name, at) in fields.rest() {
-            presets.extend(preset(&at).map(|preset| (name.to_owned(), preset)));
+            presets.extend(preset(&at, name).map(|preset| (name.to_owned(), preset)));
         }
     }
     (presets, sink)
 }
 
-fn preset(at: &Cursor<'_>) -> Option<Preset> {
+fn preset(at: &Cursor<'_>, name: &str) -> Option<Preset> {
     let mut f = at.fields()?;
     let preset = Preset {
         dialect: f.value("dialect", Dialect::OpenaiChat, |at| at.parse(value::dialect)),
         auth: f.optional("auth", |at| at.parse(value::auth)),
         base_url: f.required("base_url", |at| at.text("a URL").map(str::to_owned))?,
         quirks: quirks(&mut f),
+        price_list: f.value("price_list", name.to_owned(), |at| at.text("a name").map(str::to_owned)),
     };
     f.finish();
     Some(preset)

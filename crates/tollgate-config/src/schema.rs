@@ -183,6 +183,10 @@ pub struct Provider {
     pub auth: Auth,
     pub quirks: Quirks,
     pub unsupported: OnUnsupported,
+    /// Whose price sheets hold for it; by default its preset's, or its own name.
+    pub price_list: String,
+    /// Where it serves, for prices that depend on it.
+    pub region: Option<String>,
     /// Azure: deployments are named in the path, with this version of the API.
     pub api_version: Option<String>,
     /// Calls under way at once in each worker process.

@@ -1,6 +1,7 @@
 //! A provider's answer on its way to the client.
 
 use bytes::Bytes;
+use tollgate_pricing::Consumption;
 use tollgate_types::{Usage, chat::ChatEvent};
 
 use crate::{
@@ -137,6 +138,12 @@ impl Answer {
     #[must_use]
     pub fn partial_usage(&self) -> Option<Usage> {
         self.reader.partial_usage()
+    }
+
+    /// What was used, by all that decides the price; `None` when the provider does not say it, or in no way that is known.
+    #[must_use]
+    pub fn consumption(&self) -> Option<Consumption> {
+        tollgate_pricing::read(self.reader.report()?).ok()
     }
 
     /// Tokens of what has arrived, by our own count.

@@ -1,6 +1,7 @@
 //! The two sides of a dialect, as the translation sees them.
 
 use bytes::Bytes;
+use serde_json::Value;
 pub(crate) use tollgate_types::provider::{OnUnsupported, Quirks};
 use tollgate_types::{Usage, chat::ChatEvent};
 
@@ -25,6 +26,11 @@ pub(crate) trait Reader: Send {
 
     /// What is known of the usage before it is final: the prompt's part, of a provider that tells it first.
     fn partial_usage(&self) -> Option<Usage> {
+        None
+    }
+
+    /// The provider's report of the usage so far, in its own JSON, with what else of the answer decides the price.
+    fn report(&self) -> Option<&Value> {
         None
     }
 }

@@ -72,6 +72,9 @@ pub struct Sheet {
     /// Where the price was read.
     #[serde(default)]
     pub source: String,
+    /// Its row in the ledger's database, if it comes from there.
+    #[serde(skip)]
+    pub id: Option<i64>,
 }
 
 /// Rates by unit, by size of the prompt, by tier: `input`, `input>200000`, `input@batch`, `input>200000@batch`.
@@ -215,6 +218,35 @@ impl Sheet {
             discount: None,
             custom: false,
             source: "the provider".to_owned(),
+            id: None,
+        }
+    }
+
+    /// Reads one sheet in JSON. `source` is its own if it names none.
+    pub fn read(json: &str, source: &str) -> Result<Self, String> {
+        let mut sheet: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        sheet.check()?;
+        if sheet.source.is_empty() {
+            source.clone_into(&mut sheet.source);
+        }
+        Ok(sheet)
+    }
+
+    /// Whether both are for the same: a later one takes the place of an earlier.
+    #[must_use]
+    pub fn replaces(&self, other: &Self) -> bool {
+        (&self.provider, &self.model, &self.region, self.custom)
+            == (&other.provider, &other.model, &other.region, other.custom)
+    }
+
+    /// The sheet without its times and its row: what it asks, whenever it does.
+    #[must_use]
+    pub fn content(&self) -> Self {
+        Self {
+            valid_from: None,
+            valid_to: None,
+            id: None,
+            ..self.clone()
         }
     }
 
@@ -268,21 +300,13 @@ pub struct Catalogue {
 impl Catalogue {
     /// Reads sheets, one a line, in JSON. `source` is that of the sheets that name none.
     pub fn read(text: &str, source: &str) -> Result<Self, Invalid> {
-        let mut by_provider: HashMap<String, Vec<Sheet>> = HashMap::new();
+        let mut sheets = Vec::new();
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        for (index, line) in lines {
-            let invalid = |reason: String| Invalid {
-                line: index + 1,
-                reason,
-            };
-            let mut sheet: Sheet = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
-            sheet.check().map_err(|reason| invalid(reason.to_owned()))?;
-            if sheet.source.is_empty() {
-                source.clone_into(&mut sheet.source);
-            }
-            by_provider.entry(sheet.provider.clone()).or_default().push(sheet);
+        for (index, text) in lines {
+            let line = index + 1;
+            sheets.push(Sheet::read(text, source).map_err(|reason| Invalid { line, reason })?);
         }
-        Ok(Self { by_provider })
+        Ok(sheets.into_iter().collect())
     }
 
     /// These sheets and those, which are own prices.
@@ -321,6 +345,16 @@ impl Catalogue {
         let mut sheets: Vec<&Sheet> = self.by_provider.values().flatten().collect();
         sheets.sort_by_key(|sheet| (&sheet.provider, &sheet.model, &sheet.region, sheet.valid_from));
         sheets.into_iter()
+    }
+}
+
+impl FromIterator<Sheet> for Catalogue {
+    fn from_iter<I: IntoIterator<Item = Sheet>>(sheets: I) -> Self {
+        let mut by_provider: HashMap<String, Vec<Sheet>> = HashMap::new();
+        for sheet in sheets {
+            by_provider.entry(sheet.provider.clone()).or_default().push(sheet);
+        }
+        Self { by_provider }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::unit::{Tier, Unit};
 
 /// What a call used.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Consumption {
     pub quantities: BTreeMap<Unit, u64>,
     /// All tokens of the prompt; they decide which size it has.
@@ -21,6 +23,17 @@ pub struct Consumption {
     pub stated_usd: Option<Decimal>,
 }
 
+impl Consumption {
+    /// Notes what the provider calls the terms of the call. One that nobody gave a price is kept by its name, so that the call
+    /// is unpriced rather than priced as usual.
+    fn served_as(&mut self, name: &str) {
+        match Tier::of_provider(name) {
+            Some(tier) => self.tier = Some(tier),
+            None => self.served.push(name.to_owned()),
+        }
+    }
+}
+
 /// A text that tells of no usage.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoUsage {
@@ -28,8 +41,6 @@ pub enum NoUsage {
     Missing,
     #[error("{0}: expected a count, a whole number from 0")]
     NotACount(String),
-    #[error("{0}: {1:?} is no service tier that has a price")]
-    UnknownTier(&'static str, String),
     #[error("{0}: expected an amount of US dollars")]
     NotAnAmount(&'static str),
 }
@@ -56,10 +67,9 @@ pub fn read(json: &Value) -> Result<Consumption, NoUsage> {
     } else {
         return Err(NoUsage::Missing);
     };
-    for (object, param) in [(json, "service_tier"), (inner, "service_tier")] {
-        if let Some(name) = object.get(param).and_then(Value::as_str) {
-            let unknown = || NoUsage::UnknownTier(param, name.to_owned());
-            used.tier = Some(Tier::of_provider(name).ok_or_else(unknown)?);
+    for object in [json, inner] {
+        if let Some(name) = object.get("service_tier").and_then(Value::as_str) {
+            used.served_as(name);
         }
     }
     used.quantities.retain(|_, quantity| *quantity > 0);
@@ -260,8 +270,7 @@ fn gemini(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage> {
     used.quantities
         .insert(Unit::Reasoning, fields.count("/thoughtsTokenCount")?);
     if let Some(traffic) = fields.0.get("trafficType").and_then(Value::as_str) {
-        let unknown = || NoUsage::UnknownTier("trafficType", traffic.to_owned());
-        used.tier = Some(Tier::of_provider(traffic).ok_or_else(unknown)?);
+        used.served_as(traffic);
     }
     used.quantities.insert(Unit::WebSearch, searches(answer));
     Ok(used)
@@ -306,8 +315,7 @@ fn converse(fields: &Fields<'_>, answer: &Value) -> Result<Consumption, NoUsage>
     ]
     .into();
     if let Some(name) = answer.pointer("/serviceTier/type").and_then(Value::as_str) {
-        let unknown = || NoUsage::UnknownTier("serviceTier", name.to_owned());
-        used.tier = Some(Tier::of_provider(name).ok_or_else(unknown)?);
+        used.served_as(name);
     }
     Ok(used)
 }

@@ -4,6 +4,7 @@
 //! whatever order they arrive in. An event never carries a prompt, an answer or a secret.
 
 use serde::{Deserialize, Serialize};
+use tollgate_pricing::Consumption;
 
 use crate::{AttemptId, Caller, Dialect, ErrorCode, Millis, Operation, RequestId, Target, Usage, UsageSource};
 
@@ -72,6 +73,9 @@ pub struct Settlement {
     pub served_model: Option<String>,
     pub usage: Usage,
     pub usage_source: UsageSource,
+    /// All that the provider's report says of the price, if there is one that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumption: Option<Consumption>,
     pub ended_at: Millis,
     /// From the call to the first byte of the answer's content.
     pub first_token_ms: Option<u64>,

@@ -385,6 +385,9 @@ impl Attempts {
             served_model: answer.summary().served_model.clone(),
             usage,
             usage_source,
+            consumption: (usage_source == UsageSource::Provider)
+                .then(|| answer.consumption())
+                .flatten(),
             ended_at: Millis::now(),
             first_token_ms: call.first_token.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
         }

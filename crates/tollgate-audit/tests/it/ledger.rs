@@ -140,7 +140,7 @@ async fn what_has_no_price_has_no_cost() {
     let recorded = database.store.record(&events).await.unwrap();
     assert_eq!((recorded.settled, recorded.unpriced), (6, 1));
     let rows = "SELECT coalesce(cost_usd::text, 'unpriced') || ' ' || coalesce(p.model, 'no price')
-                FROM attempts LEFT JOIN prices p ON p.id = price_id ORDER BY attempt_id";
+                FROM attempts LEFT JOIN price_sheets p ON p.id = price_id ORDER BY attempt_id";
     // 600 × 2.50 + 400 × 1.25 + 200 × 10 = 1500 + 500 + 2000 millionths
     let expected = [
         "0.004 sim-large",

@@ -5,6 +5,7 @@
 mod guards;
 mod ledger;
 mod orphans;
+mod prices;
 mod reports;
 mod service;
 mod support;

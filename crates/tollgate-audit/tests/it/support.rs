@@ -141,7 +141,7 @@ impl Database {
             "abandonments",
             "requests",
             "ledger_quarantine",
-            "prices",
+            "price_sheets",
         ] {
             all += &self
                 .text(&format!(
@@ -229,6 +229,7 @@ pub(crate) fn settlement() -> Settlement {
             ..Usage::default()
         },
         usage_source: UsageSource::Provider,
+        consumption: None,
         ended_at: Millis(START.0 + 1500),
         first_token_ms: Some(120),
     }

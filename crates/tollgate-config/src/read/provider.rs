@@ -48,11 +48,16 @@ pub(super) fn provider<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Pro
         Some(_) => preset::quirks(&mut f),
         None => preset.map_or(given, |preset| preset.quirks),
     };
+    let price_list = f.optional("price_list", |at| at.parse(value::name));
+    let name = name.unwrap_or_default();
+    let known = || preset.map_or_else(|| name.clone(), |preset| preset.price_list.clone());
     let entry = Provider {
-        name: name.unwrap_or_default(),
+        price_list: price_list.unwrap_or_else(known),
+        name,
         dialect,
         base_url: base_url.unwrap_or_default(),
         auth: auth(at, &mut f, dialect, preset, places.region.as_deref())?,
+        region: places.region,
         quirks,
         unsupported: f.value("unsupported", OnUnsupported::Refuse, |at| at.parse(value::unsupported)),
         api_version: f.optional("api_version", |at| at.parse(value::api_version)),

@@ -295,6 +295,10 @@ impl Reader for MessageReader {
         self.done && self.reason.is_some()
     }
 
+    fn report(&self) -> Option<&Value> {
+        Some(&self.usage).filter(|usage| usage.is_object())
+    }
+
     fn partial_usage(&self) -> Option<Usage> {
         self.usage()
     }

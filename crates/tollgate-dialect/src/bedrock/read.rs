@@ -1,7 +1,7 @@
 //! Answers: what a whole one and the events of a stream have in common.
 
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use tollgate_types::{
     ErrorCode, Usage,
     chat::{self, ChatEvent, FinishReason, Span, SpanUnit},
@@ -19,6 +19,7 @@ pub(super) struct ConverseReader {
     model: String,
     assembly: Assembly,
     stream: Stream,
+    report: Option<Value>,
 }
 
 impl ConverseReader {
@@ -34,6 +35,7 @@ impl ConverseReader {
                 held: Vec::new(),
             },
             stream: Stream::default(),
+            report: None,
         }
     }
 }
@@ -41,7 +43,8 @@ impl ConverseReader {
 impl Reader for ConverseReader {
     fn event(&mut self, data: &[u8]) -> Result<Vec<ChatEvent>, BadAnswer> {
         let mut events = Vec::new();
-        self.stream.event(data, &self.model, &mut self.assembly, &mut events)?;
+        let measured = self.stream.event(data, &self.model, &mut self.assembly, &mut events)?;
+        self.measured(measured, &mut events)?;
         Ok(events)
     }
 
@@ -62,7 +65,11 @@ impl Reader for ConverseReader {
         let reason = whole.stop_reason.ok_or(BadAnswer::Lacks("why the model stopped"))?;
         let extra = whole.additional_model_response_fields.as_ref();
         self.assembly.finish(&reason, extra, &mut events)?;
-        events.extend(whole.usage.map(|usage| usage.event()));
+        let measured = Measured {
+            usage: whole.usage,
+            service_tier: whole.service_tier,
+        };
+        self.measured(Some(measured), &mut events)?;
         Ok(events)
     }
 
@@ -72,6 +79,10 @@ impl Reader for ConverseReader {
 
     fn is_complete(&self) -> bool {
         self.stream.is_complete()
+    }
+
+    fn report(&self) -> Option<&Value> {
+        self.report.as_ref()
     }
 }
 
@@ -220,7 +231,8 @@ pub(super) struct Call {
 struct Whole {
     output: Option<Output>,
     stop_reason: Option<String>,
-    usage: Option<TokenUsage>,
+    usage: Option<Value>,
+    service_tier: Option<Value>,
     additional_model_response_fields: Option<Value>,
 }
 
@@ -424,11 +436,36 @@ impl Citation {
     }
 }
 
+/// What the call used, and on which terms.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Measured {
+    usage: Option<Value>,
+    service_tier: Option<Value>,
+}
+
+impl ConverseReader {
+    fn measured(&mut self, measured: Option<Measured>, events: &mut Vec<ChatEvent>) -> Result<(), BadAnswer> {
+        let Some(Measured {
+            usage: Some(usage),
+            service_tier,
+        }) = measured
+        else {
+            return Ok(());
+        };
+        let tokens = TokenUsage::deserialize(&usage);
+        let tokens = tokens.map_err(|_| BadAnswer::Lacks("a field, or has it in another form"))?;
+        events.push(tokens.event());
+        self.report = Some(json!({ "usage": usage, "serviceTier": service_tier }));
+        Ok(())
+    }
+}
+
 /// Tokens; those of the cache are not among the input's.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
-pub(super) struct TokenUsage {
+struct TokenUsage {
     input_tokens: u64,
     output_tokens: u64,
     cache_read_input_tokens: Option<u64>,
@@ -445,7 +482,7 @@ struct CacheDetail {
 }
 
 impl TokenUsage {
-    pub(super) fn event(&self) -> ChatEvent {
+    fn event(&self) -> ChatEvent {
         let details = || self.cache_details.iter().flatten();
         let sum = |tokens: &mut dyn Iterator<Item = u64>| tokens.fold(0, u64::saturating_add);
         let read = self.cache_read_input_tokens.unwrap_or_default();

@@ -9,7 +9,7 @@ use tollgate_types::chat::ChatEvent;
 
 use super::{
     error::{error, exception},
-    read::{Assembly, Call, Citation, Slot, Source, TokenUsage, arguments_of, parse, start},
+    read::{Assembly, Call, Citation, Measured, Slot, Source, arguments_of, parse, start},
 };
 use crate::BadAnswer;
 
@@ -126,11 +126,6 @@ struct MessageStop {
     additional_model_response_fields: Option<Value>,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    usage: Option<TokenUsage>,
-}
-
 impl Stream {
     /// Metadata comes after the message has stopped, so that the stop does not end the stream.
     pub(super) const fn is_done(&self) -> bool {
@@ -141,13 +136,14 @@ impl Stream {
         self.stopped
     }
 
+    /// Reads what is no measure; returns the one that it is.
     pub(super) fn event(
         &mut self,
         data: &[u8],
         model: &str,
         assembly: &mut Assembly,
         events: &mut Vec<ChatEvent>,
-    ) -> Result<(), BadAnswer> {
+    ) -> Result<Option<Measured>, BadAnswer> {
         let event: BTreeMap<Cow<'_, str>, &RawValue> = parse(data)?;
         let mut event = event.into_iter();
         let (Some((kind, payload)), None) = (event.next(), event.next()) else {
@@ -183,18 +179,18 @@ impl Stream {
                 self.stopped = true;
             }
             "metadata" => {
-                let metadata: Metadata = parse(payload)?;
+                let measured = parse(payload)?;
                 if !self.started || std::mem::replace(&mut self.measured, true) {
                     return Err(BadAnswer::Misplaced("metadata"));
                 }
-                events.extend(metadata.usage.map(|usage| usage.event()));
+                return Ok(Some(measured));
             }
             "error" => return Err(BadAnswer::Reported(error(payload))),
             kind if kind.ends_with("Exception") => return Err(BadAnswer::Reported(exception(kind, payload))),
             // Events that we do not know carry no content: that comes in blocks.
             _ => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn expect_content(&self) -> Result<(), BadAnswer> {

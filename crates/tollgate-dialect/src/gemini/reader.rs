@@ -1,6 +1,6 @@
 //! What a provider's responses say.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_types::{
     Usage,
     chat::{ChatEvent, Citation, FinishReason, TokenLogprob},
@@ -25,6 +25,9 @@ pub(super) struct ContentReader {
     /// The last word on the usage, and whether it was told.
     usage: Option<Usage>,
     told: bool,
+    report: Option<Value>,
+    /// Searches of the web that were told of.
+    searches: usize,
 }
 
 impl ContentReader {
@@ -38,6 +41,8 @@ impl ContentReader {
             finished: false,
             usage: None,
             told: false,
+            report: None,
+            searches: 0,
         }
     }
 
@@ -60,8 +65,19 @@ impl ContentReader {
                 model: text(value, "modelVersion").unwrap_or_else(|| self.model.clone()),
             });
         }
-        if let Some(usage) = field(value, "usageMetadata").and_then(usage) {
+        let searched = value.pointer("/candidates/0/groundingMetadata/webSearchQueries");
+        self.searches = self
+            .searches
+            .max(searched.and_then(Value::as_array).map_or(0, Vec::len));
+        if let Some((report, usage)) = field(value, "usageMetadata").and_then(|found| Some((found, usage(found)?))) {
             self.usage = Some(usage);
+            // How many queries there were, not which.
+            let queries = vec![Value::Null; self.searches];
+            self.report = Some(json!({
+                "usageMetadata": report,
+                "modelVersion": field(value, "modelVersion"),
+                "candidates": [{ "groundingMetadata": { "webSearchQueries": queries } }],
+            }));
         }
         let candidates = field(value, "candidates").and_then(Value::as_array);
         match candidates.and_then(|candidates| candidates.first()) {
@@ -190,6 +206,10 @@ impl Reader for ContentReader {
 
     fn is_complete(&self) -> bool {
         self.finished
+    }
+
+    fn report(&self) -> Option<&Value> {
+        self.report.as_ref()
     }
 
     fn partial_usage(&self) -> Option<Usage> {

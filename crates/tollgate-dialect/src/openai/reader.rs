@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_types::{
     Usage,
     chat::{ChatEvent, Citation, FinishReason, Media, Span, SpanUnit, TokenLogprob},
@@ -17,7 +17,8 @@ struct Wire {
     id: Option<String>,
     model: Option<String>,
     choices: Option<Vec<Choice>>,
-    usage: Option<WireUsage>,
+    usage: Option<Value>,
+    service_tier: Option<Value>,
     error: Option<Value>,
 }
 
@@ -141,6 +142,7 @@ pub(super) struct ChatReader {
     done: bool,
     /// Whether each choice that was seen is finished.
     finished: BTreeMap<u32, bool>,
+    report: Option<Value>,
 }
 
 impl ChatReader {
@@ -150,6 +152,7 @@ impl ChatReader {
             started: false,
             done: false,
             finished: BTreeMap::new(),
+            report: None,
         }
     }
 
@@ -173,8 +176,10 @@ impl ChatReader {
                 self.choice(choice, &mut events);
             }
         }
-        if let Some(usage) = wire.usage.and_then(WireUsage::read) {
-            events.push(ChatEvent::Usage { usage });
+        if let Some(usage) = wire.usage.filter(|usage| !usage.is_null()) {
+            let known = WireUsage::deserialize(&usage).map_err(|_| BadAnswer::NotJson)?;
+            events.extend(known.read().map(|usage| ChatEvent::Usage { usage }));
+            self.report = Some(json!({ "usage": usage, "service_tier": wire.service_tier }));
         }
         Ok(events)
     }

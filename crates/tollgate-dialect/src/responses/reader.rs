@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_types::{
     Usage,
     chat::{ChatEvent, FinishReason},
@@ -66,6 +66,7 @@ pub(super) struct ResponseReader {
     in_reasoning: bool,
     searches: u64,
     partial: Option<Usage>,
+    report: Option<Value>,
     /// What the event being read says.
     out: Vec<ChatEvent>,
 }
@@ -85,6 +86,7 @@ impl ResponseReader {
             in_reasoning: false,
             searches: 0,
             partial: None,
+            report: None,
             out: Vec::new(),
         }
     }
@@ -416,6 +418,7 @@ impl ResponseReader {
             stop_sequence: None,
         });
         let usage = self.usage(response);
+        self.report = Some(report(response));
         self.out.extend(usage.map(|usage| ChatEvent::Usage { usage }));
         self.done = true;
         Ok(())
@@ -424,6 +427,7 @@ impl ResponseReader {
     /// What a response that failed says, and what it used up to then.
     fn failed(&mut self, response: &Value) -> BadAnswer {
         self.partial = self.usage(response);
+        self.report = Some(report(response));
         BadAnswer::Reported(match response.get("error") {
             Some(error) if !error.is_null() => reported(error),
             _ => ProviderError::new(Some("the provider gave up on the response"), None, None),
@@ -446,6 +450,20 @@ impl ResponseReader {
             ..Usage::default()
         })
     }
+}
+
+/// What of a response decides its price: of its items only what they are.
+fn report(response: &Value) -> Value {
+    let items = list(response, "output");
+    let items: Value = items
+        .map(|item| json!({ "type": item["type"], "container_id": item["container_id"] }))
+        .collect();
+    json!({
+        "usage": response["usage"],
+        "service_tier": response["service_tier"],
+        "tool_usage": response["tool_usage"],
+        "output": items,
+    })
 }
 
 impl Reader for ResponseReader {
@@ -482,6 +500,10 @@ impl Reader for ResponseReader {
 
     fn is_complete(&self) -> bool {
         self.done
+    }
+
+    fn report(&self) -> Option<&Value> {
+        self.report.as_ref()
     }
 
     fn partial_usage(&self) -> Option<Usage> {
