@@ -408,7 +408,7 @@ fn configuration(options: &Options, simulator: &str) -> String {
     models.push_str(options.models.trim_start_matches('\n'));
     let mut text = format!(
         "keys:
-  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report, operate], tags: {{team: red}}}}
+  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report, operate, prices], tags: {{team: red}}}}
   - {{name: expired, hash: 'sha256:{}', expires_at: '2020-01-01T00:00:00Z'}}
   - {{name: masked, hash: 'sha256:{}', policy: strict}}
   - {{name: narrow, hash: 'sha256:{}', models: [sim-large], requests_per_minute: 2}}

@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 6] = ["chat", "gateway", "jobs", "pipeline", "reports", "targets"];
+const FILES: [&str; 7] = ["chat", "gateway", "jobs", "pipeline", "prices", "reports", "targets"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

@@ -6,9 +6,12 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use tollgate_pricing::Sheet;
+use tollgate_pricing::{Breakdown, Consumption, Sheet, Unpriced};
 
-use crate::{Error, Store};
+use crate::{
+    Error, Store,
+    price::{self, Call},
+};
 
 /// One import at a time, of however many processes.
 const LOCK: i64 = 0x746f_6c6c_7072_6963;
@@ -76,6 +79,39 @@ impl Store {
             transaction.commit().await?;
         }
         Ok(changes)
+    }
+
+    /// The sheet for a call of `model` that used this at `at`, unless it is only the provider who says what it costs, and what it
+    /// costs; none when nobody knows.
+    pub async fn price(
+        &self,
+        provider: &str,
+        model: &str,
+        region: Option<&str>,
+        at: DateTime<Utc>,
+        used: &Consumption,
+    ) -> Result<Option<(Option<Listed>, Result<Breakdown, Unpriced>)>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let book = self.shelf.book(&mut connection).await?;
+        let call = Call {
+            provider,
+            served: None,
+            asked: model,
+            region,
+            at,
+        };
+        let Some((sheet, cost)) = price::priced(&book, &self.lists, call, used) else {
+            return Ok(None);
+        };
+        let row = sqlx::query!("SELECT version, entered_at FROM price_sheets WHERE id = $1", sheet.id)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let listed = row.map(|row| Listed {
+            sheet,
+            version: row.version,
+            entered_at: row.entered_at,
+        });
+        Ok(Some((listed, cost)))
     }
 
     /// The sheets that hold at `at`, or all that there are; of one provider and one model, or of all.

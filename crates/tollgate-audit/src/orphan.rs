@@ -57,6 +57,7 @@ impl Store {
                 provider: &row.provider,
                 served: None,
                 asked: &row.provider_model,
+                region: None,
                 at: row.started_at,
             };
             let charge = charge(&book, &self.lists, call, &counted(&usage), UsageSource::Estimated);

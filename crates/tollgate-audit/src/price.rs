@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
 use tollgate_config::schema::Provider;
-use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Consumption, Sheet, Tier, Unit, cost};
+use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Consumption, Sheet, Tier, Unit, Unpriced, cost};
 use tollgate_types::{Usage, UsageSource, Usd};
 
 use crate::{Error, catalogue::sheet_of};
@@ -59,6 +59,8 @@ pub(crate) struct Call<'a> {
     pub(crate) served: Option<&'a str>,
     /// The model that it was asked for.
     pub(crate) asked: &'a str,
+    /// Where it was served, if that is not where the provider usually serves.
+    pub(crate) region: Option<&'a str>,
     pub(crate) at: DateTime<Utc>,
 }
 
@@ -93,8 +95,30 @@ impl Shelf {
     }
 }
 
-/// What a call costs that used this. The sheet is an own one before a list price, of the model that was served before the one that was asked
+/// The sheet by which a call is priced and what it costs; none when nobody knows. The sheet is an own one before a list price, of the model that was served before the one that was asked
 /// for, of the provider before its list, and a default only when there is no other.
+pub(crate) fn priced(
+    book: &Catalogue,
+    lists: &PriceLists,
+    call: Call<'_>,
+    used: &Consumption,
+) -> Option<(Sheet, Result<Breakdown, Unpriced>)> {
+    let list = lists.0.get(call.provider);
+    let region = call.region.or(list.and_then(|list| list.region.as_deref()));
+    let sheet = find(book, list.map(|list| list.name.as_str()), region, call).cloned();
+    // A provider that states the cost needs no sheet.
+    let unlisted = || Sheet::unlisted(list.map_or(call.provider, |list| &list.name), call.asked);
+    let sheet = sheet.or_else(|| used.stated_usd.map(|_| unlisted()))?;
+    let how = Circumstances {
+        at: call.at,
+        tier: None,
+        region: region.map(str::to_owned),
+    };
+    let found = cost(&sheet, used, &how);
+    Some((sheet, found))
+}
+
+/// What the ledger says of a call that used this.
 pub(crate) fn charge(
     book: &Catalogue,
     lists: &PriceLists,
@@ -102,9 +126,7 @@ pub(crate) fn charge(
     used: &Consumption,
     source: UsageSource,
 ) -> Charge {
-    let list = lists.0.get(call.provider);
-    let region = list.and_then(|list| list.region.as_deref());
-    let sheet = find(book, list.map(|list| list.name.as_str()), region, call);
+    let (sheet, found) = priced(book, lists, call, used).unzip();
     let price_id = sheet.and_then(|sheet| sheet.id);
     if source == UsageSource::None {
         // Nothing was used, which costs nothing at any price.
@@ -114,15 +136,7 @@ pub(crate) fn charge(
             breakdown: None,
         };
     }
-    let unlisted = Sheet::unlisted(list.map_or(call.provider, |list| &list.name), call.asked);
-    // A provider that states the cost needs no sheet.
-    let sheet = sheet.or(used.stated_usd.map(|_| &unlisted));
-    let how = Circumstances {
-        at: call.at,
-        tier: None,
-        region: region.map(str::to_owned),
-    };
-    let found = sheet.and_then(|sheet| cost(sheet, used, &how).ok());
+    let found = found.and_then(Result::ok);
     Charge {
         price_id,
         cost: found.as_ref().map(|found| found.total_usd.into()),
@@ -235,6 +249,7 @@ mod tests {
             provider,
             served,
             asked,
+            region: None,
             at: DateTime::UNIX_EPOCH,
         };
         charge(&book, &lists.into_iter().collect(), call, used, UsageSource::Provider)
@@ -294,6 +309,7 @@ mod tests {
             provider: "openai",
             served: None,
             asked: "gpt",
+            region: None,
             at: DateTime::UNIX_EPOCH,
         };
         let charged = |used: &Consumption, source| charge(&none, &PriceLists::default(), call, used, source);

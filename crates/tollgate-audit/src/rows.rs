@@ -307,6 +307,7 @@ pub(crate) fn charge(book: &Catalogue, lists: &PriceLists, attempt: &Attempt, se
         provider: &attempt.target.provider,
         served: settlement.served_model.as_deref(),
         asked: &attempt.target.model,
+        region: None,
         at: attempt.started_at.to_datetime(),
     };
     let counted = || price::counted(&settlement.usage);

@@ -16,8 +16,14 @@ use tollgate_bus::{
     jobs::{JobQuestions, JobRecords},
     ledger::{LedgerConsumer, LedgerProgress},
 };
-use tollgate_config::{Keyring, schema::Audit};
-use tollgate_proto::{DESCRIPTORS, v1::reports_server::ReportsServer};
+use tollgate_config::{
+    Keyring,
+    schema::{Audit, Provider},
+};
+use tollgate_proto::{
+    DESCRIPTORS,
+    v1::{prices_server::PricesServer, reports_server::ReportsServer},
+};
 use tollgate_telemetry::{Metrics, Readiness};
 use tollgate_types::Millis;
 use tonic::transport::{Server, server::TcpIncoming};
@@ -25,7 +31,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     Error, Store,
     consume::{Consume, chain},
-    grpc::Reports,
+    grpc::{Access, Prices, Reports},
     lane::Lane,
     trim::Trim,
 };
@@ -45,6 +51,7 @@ pub struct Service {
     orphans: Orphans,
     trim: Trim,
     reports: Reports,
+    prices: Prices,
     listener: TcpListener,
 }
 
@@ -52,6 +59,7 @@ impl Service {
     /// Puts the parts together. The database is reached when it is first needed, and waited for.
     pub fn build(
         config: &Audit,
+        providers: &[Provider],
         keys: Arc<Keyring>,
         streams: Streams,
         listener: TcpListener,
@@ -59,7 +67,7 @@ impl Service {
         readiness: Readiness,
     ) -> Result<Self, Error> {
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
-        let store = Store::connect(url.expose_secret(), config.max_connections)?;
+        let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(providers.into());
         let orphans = Orphans {
             store: store.clone(),
             grace: config.orphan_grace,
@@ -83,9 +91,14 @@ impl Service {
             records: streams.jobs,
             questions: streams.questions,
         };
+        let access = Access(keys);
         let reports = Reports {
             store: store.clone(),
-            keys,
+            access: access.clone(),
+        };
+        let prices = Prices {
+            store: store.clone(),
+            access,
         };
         Ok(Self {
             store,
@@ -94,6 +107,7 @@ impl Service {
             orphans,
             trim,
             reports,
+            prices,
             listener,
         })
     }
@@ -124,7 +138,7 @@ impl Service {
             trim.run(token).await;
             Ok(())
         });
-        tasks.spawn(serve(reports, self.listener, together.clone()));
+        tasks.spawn(serve(reports, self.prices, self.listener, together.clone()));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
             // The first to end takes the others with it; its error is the one that counts.
@@ -136,9 +150,13 @@ impl Service {
     }
 }
 
-async fn serve(reports: Reports, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+/// Price sheets in one import, in bytes.
+const LARGEST_IMPORT: usize = 64 << 20;
+
+async fn serve(reports: Reports, prices: Prices, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ReportsServer<Reports>>().await;
+    health.set_serving::<PricesServer<Prices>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
@@ -146,6 +164,7 @@ async fn serve(reports: Reports, listener: TcpListener, stop: CancellationToken)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(ReportsServer::new(reports))
+        .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             stop.cancelled_owned(),

@@ -3,7 +3,7 @@
 //! Each role reads only the section it needs. Values here are typed and checked: a name is a valid name, a URL is a URL,
 //! a reference between sections points to something that exists.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tollgate_types::{
@@ -137,6 +137,27 @@ pub enum Permission {
     Report,
     /// See and drain targets: `operate`.
     Operate,
+    /// Enter prices: `prices`.
+    Prices,
+}
+
+impl Permission {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Report => "report",
+            Self::Operate => "operate",
+            Self::Prices => "prices",
+        }
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// An entry of `models`: a public name and the targets that serve it, best first.

@@ -203,6 +203,7 @@ pub(crate) fn permission(text: &str) -> Result<Permission, String> {
             ("complete", Permission::Complete),
             ("report", Permission::Report),
             ("operate", Permission::Operate),
+            ("prices", Permission::Prices),
         ],
     )
 }

@@ -129,6 +129,7 @@ impl Reception {
             Permission::Complete => "the API key may not call models",
             Permission::Report => "the API key may not read reports",
             Permission::Operate => "the API key may not see or drain targets",
+            Permission::Prices => "the API key may not enter prices",
         };
         Err(Failure::new(ErrorCode::PermissionDenied, message))
     }

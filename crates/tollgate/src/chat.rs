@@ -37,16 +37,27 @@ pub(crate) struct Connected {
 
 /// Connects to the endpoint that is named, or to the running `tollgate up`.
 pub(crate) async fn connect(endpoint: cli::Endpoint) -> anyhow::Result<Connected> {
-    let running = Running::find();
     let missing = "no `tollgate up` is running here; give --grpc and TOLLGATE_API_KEY";
-    let grpc = endpoint
-        .grpc
-        .or_else(|| running.as_ref().map(|stack| stack.grpc.clone()))
+    connect_to(endpoint.grpc, endpoint.api_key, |stack| &stack.grpc, missing).await
+}
+
+/// Connects to audit where it is named, or to that of the running `tollgate up`.
+pub(crate) async fn connect_audit(endpoint: cli::AuditEndpoint) -> anyhow::Result<Connected> {
+    let missing = "no `tollgate up` is running here; give --audit and TOLLGATE_API_KEY";
+    connect_to(endpoint.audit, endpoint.api_key, |stack| &stack.reports, missing).await
+}
+
+async fn connect_to(
+    address: Option<String>,
+    key: Option<String>,
+    running_at: fn(&Running) -> &String,
+    missing: &'static str,
+) -> anyhow::Result<Connected> {
+    let running = Running::find();
+    let grpc = address
+        .or_else(|| running.as_ref().map(|stack| running_at(stack).clone()))
         .context(missing)?;
-    let key = endpoint
-        .api_key
-        .or_else(|| running.map(|stack| stack.api_key))
-        .context(missing)?;
+    let key = key.or_else(|| running.map(|stack| stack.api_key)).context(missing)?;
     let bearer = format!("Bearer {key}").parse().context("the key cannot be sent")?;
     let channel = Endpoint::from_shared(grpc.clone())?
         .tcp_nodelay(true)

@@ -371,9 +371,64 @@ pub(crate) enum PricesCommand {
         /// Those of this very model, or that stand for it
         #[arg(long)]
         model: Option<String>,
+        /// Those of the ledger, with what was entered there, in place of the shipped ones
+        #[arg(long, conflicts_with = "sheets")]
+        live: bool,
+        /// With --live: also those that hold no more, or not yet
+        #[arg(long, requires = "live")]
+        all: bool,
         #[command(flatten)]
         sheets: Sheets,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
     },
+    /// Enter a file of own sheets, one a line, into the ledger
+    Import {
+        /// `-` reads standard input
+        file: PathBuf,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// What `import` would change
+    Diff {
+        /// `-` reads standard input
+        file: PathBuf,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Enter the price of one model into the ledger, in US dollars for a million tokens
+    Set {
+        /// Name of the provider in the configuration; `*` makes a default for all that have no price
+        provider: String,
+        /// As the provider knows it; one that ends with `*` stands for all that begin so
+        model: String,
+        /// Rates by what they are for: input=3 output=15 cached_input=0.3 input@batch=1.5 web_search=0.01 …
+        #[arg(required = true, value_name = "UNIT=USD")]
+        rates: Vec<String>,
+        /// A share off the whole, from 0 to 1
+        #[arg(long)]
+        discount: Option<String>,
+        #[arg(long)]
+        region: Option<String>,
+        /// From this moment, as 2026-11-23T08:00:00Z; now unless given, or from always for a model without a price
+        #[arg(long)]
+        from: Option<DateTime<Utc>>,
+        /// Where the price was read
+        #[arg(long, default_value = "set by hand")]
+        source: String,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+}
+
+/// Where audit serves reports and administration.
+#[derive(Args)]
+pub(crate) struct AuditEndpoint {
+    /// gRPC endpoint of audit; that of the running `tollgate up`, unless given
+    #[arg(long, env = "TOLLGATE_REPORTS")]
+    pub(crate) audit: Option<String>,
+    #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
 }
 
 #[derive(Args)]
@@ -449,7 +504,7 @@ impl Cli {
             Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command)?,
-            Command::Prices(command) => prices::run(command)?,
+            Command::Prices(command) => prices::run(command).await?,
         }
         Ok(ExitCode::SUCCESS)
     }

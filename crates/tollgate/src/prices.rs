@@ -1,4 +1,4 @@
-//! `tollgate prices`: price sheets, and what calls cost by them. Needs nothing that runs.
+//! `tollgate prices`: price sheets, and what calls cost by them; what is shipped without anything that runs, what was entered over gRPC.
 
 use std::{
     fs::File,
@@ -9,16 +9,21 @@ use std::{
 use anyhow::{Context, anyhow, ensure};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Sheet, Tier, cost, read, shipped};
+use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Sheet, Tier, Unit, cost, read, shipped};
+use tollgate_proto::v1::{ImportPricesRequest, ImportPricesResponse, ListPricesRequest, prices_client::PricesClient};
 
-use crate::cli::{PricesCommand, Sheets};
+use crate::{
+    chat::{Connected, authorized, connect_audit, refused},
+    cli::{AuditEndpoint, PricesCommand, Sheets},
+};
 
 /// An answer with its usage is not larger, nor is a file of sheets.
 const LARGEST: u64 = 64 << 20;
+/// Largest answer of audit, in bytes.
+const MOST_LISTED: usize = 64 << 20;
 
-pub(crate) fn run(command: PricesCommand) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match command {
+pub(crate) async fn run(command: PricesCommand) -> anyhow::Result<()> {
+    let text = match command {
         PricesCommand::Cost {
             provider,
             model,
@@ -34,28 +39,137 @@ pub(crate) fn run(command: PricesCommand) -> anyhow::Result<()> {
                 region,
             };
             let text = content(&usage).context("cannot read the usage")?;
-            let found = priced(&catalogue(&sheets)?, &provider, &model, &text, &how)?;
-            writeln!(out, "{found}")?;
+            priced(&catalogue(&sheets)?, &provider, &model, &text, &how)?
         }
         PricesCommand::Show {
             provider,
             model,
+            live: true,
+            all,
+            endpoint,
+            ..
+        } => live(provider, model, all, endpoint).await?,
+        PricesCommand::Show {
+            provider,
+            model,
             sheets,
+            ..
+        } => shown(&catalogue(&sheets)?, provider.as_deref(), model.as_deref())?,
+        PricesCommand::Import { file, endpoint } => import(&file, false, endpoint).await?,
+        PricesCommand::Diff { file, endpoint } => import(&file, true, endpoint).await?,
+        PricesCommand::Set {
+            provider,
+            model,
+            rates,
+            discount,
+            region,
+            from,
+            source,
+            endpoint,
         } => {
-            let catalogue = catalogue(&sheets)?;
-            let wanted = |sheet: &&Sheet| {
-                provider.as_ref().is_none_or(|provider| sheet.provider == *provider)
-                    && model.as_ref().is_none_or(|model| sheet.is_for(model))
+            let sheet = sheet(&provider, &model, &rates)?;
+            let sheet = Sheet {
+                discount: discount
+                    .map(|share| share.parse().context("the discount is a number from 0 to 1"))
+                    .transpose()?,
+                region,
+                valid_from: from,
+                source,
+                ..sheet
             };
-            let mut none = true;
-            for sheet in catalogue.sheets().filter(wanted) {
-                none = false;
-                writeln!(out, "{}", serde_json::to_string(sheet)?)?;
-            }
-            ensure!(!none, "no sheet is for that");
+            enter(serde_json::to_string(&sheet)?, "set by hand", false, endpoint).await?
         }
-    }
+    };
+    writeln!(std::io::stdout(), "{}", text.trim_end())?;
     Ok(())
+}
+
+fn shown(catalogue: &Catalogue, provider: Option<&str>, model: Option<&str>) -> anyhow::Result<String> {
+    let wanted = |sheet: &&Sheet| {
+        provider.is_none_or(|provider| sheet.provider == provider) && model.is_none_or(|model| sheet.is_for(model))
+    };
+    let lines: Result<Vec<_>, _> = catalogue.sheets().filter(wanted).map(serde_json::to_string).collect();
+    let lines = lines?;
+    ensure!(!lines.is_empty(), "no sheet is for that");
+    Ok(lines.join("\n"))
+}
+
+async fn live(
+    provider: Option<String>,
+    model: Option<String>,
+    all: bool,
+    endpoint: AuditEndpoint,
+) -> anyhow::Result<String> {
+    let Connected { channel, bearer } = connect_audit(endpoint).await?;
+    let request = ListPricesRequest {
+        provider: provider.unwrap_or_default(),
+        model: model.unwrap_or_default(),
+        at_unix_ms: 0,
+        all,
+    };
+    let listed = PricesClient::new(channel)
+        .max_decoding_message_size(MOST_LISTED)
+        .list(authorized(request, &bearer))
+        .await
+        .map_err(|status| refused(&status))?;
+    let lines: Vec<_> = listed.into_inner().sheets.into_iter().map(|sheet| sheet.json).collect();
+    ensure!(!lines.is_empty(), "no sheet is for that");
+    Ok(lines.join("\n"))
+}
+
+async fn import(file: &Path, dry_run: bool, endpoint: AuditEndpoint) -> anyhow::Result<String> {
+    let source = file.display().to_string();
+    let sheets = content(file).with_context(|| format!("cannot read {source}"))?;
+    // Mistakes are told with the line, before anything is sent.
+    Catalogue::read(&sheets, &source).map_err(|invalid| anyhow!("{source}: {invalid}"))?;
+    enter(sheets, &source, dry_run, endpoint).await
+}
+
+/// Enters sheets, or says what that would change.
+async fn enter(sheets: String, source: &str, dry_run: bool, endpoint: AuditEndpoint) -> anyhow::Result<String> {
+    let Connected { channel, bearer } = connect_audit(endpoint).await?;
+    let request = ImportPricesRequest {
+        sheets,
+        source: source.to_owned(),
+        dry_run,
+    };
+    let done = PricesClient::new(channel)
+        .max_decoding_message_size(MOST_LISTED)
+        .import(authorized(request, &bearer))
+        .await
+        .map_err(|status| refused(&status))?;
+    Ok(changes(done.get_ref(), dry_run))
+}
+
+fn changes(done: &ImportPricesResponse, dry_run: bool) -> String {
+    let mut text = String::new();
+    for change in &done.changes {
+        if !change.before_json.is_empty() {
+            text += &format!("- {}\n", change.before_json);
+        }
+        text += &format!("+ {}\n", change.after_json);
+    }
+    let changed = done.changes.len();
+    let verb = if dry_run { "would change" } else { "changed" };
+    text + &format!("{changed} {verb}, {} as before", done.unchanged)
+}
+
+/// A sheet of rates written `unit=amount`.
+fn sheet(provider: &str, model: &str, rates: &[String]) -> anyhow::Result<Sheet> {
+    let (mut per_million, mut each) = (serde_json::Map::new(), serde_json::Map::new());
+    for rate in rates {
+        let (name, amount) = rate
+            .split_once('=')
+            .with_context(|| format!("{rate}: expected UNIT=USD"))?;
+        let single = name.parse::<Unit>().is_ok_and(|unit| !unit.is_token());
+        let rates = if single { &mut each } else { &mut per_million };
+        ensure!(
+            rates.insert(name.to_owned(), amount.into()).is_none(),
+            "{name} is given twice"
+        );
+    }
+    let sheet = serde_json::json!({ "provider": provider, "model": model, "per_million": per_million, "each": each });
+    Sheet::read(&sheet.to_string(), "set by hand").map_err(|reason| anyhow!(reason))
 }
 
 fn served(name: &str) -> anyhow::Result<Tier> {
@@ -175,6 +289,28 @@ mod tests {
         // Of a prompt of a million tokens.
         assert_eq!(found["multipliers"][0]["factor"], "1.1");
         assert_eq!(found["total_usd"], "3.3");
+    }
+
+    #[test]
+    fn rates_are_named_by_their_unit() {
+        let rates = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            sheet("p", "m", &texts).map_err(|error| error.to_string())
+        };
+        let found = rates(&["input=3", "input@batch=1.5", "input>200000=6", "web_search=0.01"]).unwrap();
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(json["per_million"]["input>200000"], "6");
+        assert_eq!(json["each"]["web_search"], "0.01");
+        for (bad, why) in [
+            (&["input"][..], "expected UNIT=USD"),
+            (&["inptu=1"], "not known"),
+            (&["input=1", "input=2"], "given twice"),
+            (&["input=-1"], "from 0"),
+            (&["input=many"], "invalid"),
+        ] {
+            let said = rates(bad).unwrap_err().to_lowercase();
+            assert!(said.contains(why), "{bad:?}: {said}");
+        }
     }
 
     #[test]

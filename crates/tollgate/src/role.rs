@@ -246,7 +246,15 @@ impl Bound {
                     jobs: bus.job_records().await?,
                     questions: bus.job_questions().await?,
                 };
-                let service = tollgate_audit::Service::build(&config.audit, keys, streams, listener, metrics, ready)?;
+                let service = tollgate_audit::Service::build(
+                    &config.audit,
+                    &config.providers,
+                    keys,
+                    streams,
+                    listener,
+                    metrics,
+                    ready,
+                )?;
                 process.spawn("audit", service.run(stop));
             }
         }

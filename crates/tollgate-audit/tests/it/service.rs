@@ -82,6 +82,7 @@ impl Stack {
         let keys = Keyring::new(&[key("complete", Permission::Complete), key("report", Permission::Report)]);
         let service = Service::build(
             &config.audit,
+            &config.providers,
             Arc::new(keys),
             Streams {
                 ledger: bus.ledger_consumer().await.unwrap(),
