@@ -22,6 +22,7 @@ mod hedging;
 mod hostile;
 mod jobs;
 mod matrix;
+mod prices;
 mod sdks;
 mod streams;
 mod up;

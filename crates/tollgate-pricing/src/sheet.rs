@@ -200,6 +200,9 @@ impl OffPeak {
     }
 }
 
+/// Longest name or source, in bytes.
+const LONGEST_TEXT: usize = 500;
+
 impl Sheet {
     /// One without a rate, for a call whose provider says itself what it costs.
     #[must_use]
@@ -267,6 +270,16 @@ impl Sheet {
         let share = |share: Decimal| (Decimal::ZERO..=Decimal::ONE).contains(&share) && share.scale() <= 6;
         if !self.discount.is_none_or(share) {
             return Err("a discount is from 0 to 1, with up to 6 decimals");
+        }
+        let texts = [&self.provider, &self.model, &self.source]
+            .into_iter()
+            .chain(&self.region);
+        let names = texts.chain(self.multipliers.keys());
+        if names
+            .into_iter()
+            .any(|text| text.len() > LONGEST_TEXT || text.contains('\0'))
+        {
+            return Err("a text has at most 500 bytes and no NUL");
         }
         if self.provider.is_empty() || self.model.is_empty() {
             return Err("a sheet has a provider and a model");

@@ -12,6 +12,8 @@ pub(crate) struct Ask {
     /// The text of the last user turn; empty without one.
     pub(crate) prompt: String,
     pub(crate) input_tokens: u64,
+    /// The terms on which the call is served, where a format knows such.
+    pub(crate) service_tier: &'static str,
     /// Number of choices.
     pub(crate) n: u64,
     /// Most tokens of an answer.

@@ -260,6 +260,10 @@ impl Reader for ChatReader {
         self.done
     }
 
+    fn report(&self) -> Option<&Value> {
+        self.report.as_ref()
+    }
+
     fn is_complete(&self) -> bool {
         !self.finished.is_empty() && self.finished.values().all(|finished| *finished)
     }

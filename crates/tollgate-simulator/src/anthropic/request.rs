@@ -81,6 +81,7 @@ pub(super) fn validate(body: &Value, models: &[String], count_only: bool) -> Res
         conversation.input_tokens += tokens::count(&tool.name);
     }
     Ok(Ask {
+        service_tier: "",
         model: model.to_owned(),
         stream: request.maybe_bool("stream")?.unwrap_or(false),
         include_usage: true,

@@ -54,6 +54,7 @@ impl WireFormat for Converse {
             return Err(ApiError::invalid("The provided model identifier is invalid."));
         }
         Ok(Ask {
+            service_tier: "",
             model: self.model.clone(),
             stream: self.stream,
             ..request::converse(body)?

@@ -86,7 +86,7 @@ pub(super) fn whole(frame: &Frame, ask: &Ask, answer: &Answer, behaviour: &Behav
         "created": frame.created,
         "model": ask.model,
         "choices": choices,
-        "service_tier": "default",
+        "service_tier": ask.service_tier,
         "system_fingerprint": FINGERPRINT,
     });
     if !behaviour.omit_usage {
@@ -191,10 +191,11 @@ impl Chunks {
     fn new(frame: &Frame, ask: &Ask, usage: bool) -> Self {
         Self {
             head: format!(
-                r#"{{"id":"{}","object":"chat.completion.chunk","created":{},"model":{},"service_tier":"default","system_fingerprint":"{FINGERPRINT}","choices":["#,
+                r#"{{"id":"{}","object":"chat.completion.chunk","created":{},"model":{},"service_tier":"{}","system_fingerprint":"{FINGERPRINT}","choices":["#,
                 id(frame),
                 frame.created,
                 Value::from(ask.model.as_str()),
+                ask.service_tier,
             ),
             usage,
         }

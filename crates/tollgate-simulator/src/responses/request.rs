@@ -388,6 +388,7 @@ pub(super) fn embeddings(body: &Value, models: &[String]) -> Result<Ask, ApiErro
         other => return Err(wrong_type("input", "one of a string or array", other)),
     };
     Ok(Ask {
+        service_tier: "",
         model,
         include_usage: in_base64,
         n: 1,

@@ -75,6 +75,7 @@ pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Ask, ApiError>
     let include_usage = stream_options(&request, stream)?;
     sampling(&request)?;
     extras(&request)?;
+    let service_tier = service_tier(&request)?;
     let limit = limit(&request)?;
     let stop = stops(&request)?;
     let tools = tools::read(&request)?;
@@ -96,6 +97,7 @@ pub(crate) fn validate(body: &Value, models: &[String]) -> Result<Ask, ApiError>
         model: model.to_owned(),
         stream,
         include_usage,
+        service_tier,
         n: request.maybe_integer("n", 1, 8)?.unwrap_or(1).unsigned_abs(),
         limit,
         stop,
@@ -151,6 +153,17 @@ fn sampling(request: &Object<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// As asked for; what is left to us is served as usual.
+fn service_tier(request: &Object<'_>) -> Result<&'static str, ApiError> {
+    let asked = request.maybe_choice("service_tier", &["auto", "default", "flex", "scale", "priority"])?;
+    Ok(match asked {
+        Some("flex") => "flex",
+        Some("scale") => "scale",
+        Some("priority") => "priority",
+        _ => "default",
+    })
+}
+
 /// The remaining fields, by their types.
 fn extras(request: &Object<'_>) -> Result<(), ApiError> {
     for key in ["user", "safety_identifier", "prompt_cache_key"] {
@@ -158,7 +171,6 @@ fn extras(request: &Object<'_>) -> Result<(), ApiError> {
     }
     request.maybe_bool("store")?;
     request.maybe_choice("prompt_cache_retention", &["in_memory", "in-memory", "24h"])?;
-    request.maybe_choice("service_tier", &["auto", "default", "flex", "scale", "priority"])?;
     request.maybe_choice("verbosity", &["low", "medium", "high"])?;
     let efforts = ["none", "minimal", "low", "medium", "high", "xhigh"];
     request.maybe_choice("reasoning_effort", &efforts)?;
