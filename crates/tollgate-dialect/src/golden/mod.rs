@@ -2,6 +2,7 @@
 //! hold of any conversation.
 
 mod answers;
+mod consumption;
 mod properties;
 
 use serde_json::{Value, json};
