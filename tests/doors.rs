@@ -136,9 +136,10 @@ async fn grpc_answers_streamed_and_whole_and_reports_the_cost() {
         by: GroupBy::Model.into(),
         since_unix_ms: 0,
         until_unix_ms: 0,
+        ..CostRequest::default()
     };
     let rows = reports
-        .cost(bearer(request, "tg_reader"))
+        .cost(bearer(request.clone(), "tg_reader"))
         .await
         .unwrap()
         .into_inner()

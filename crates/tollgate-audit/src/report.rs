@@ -4,7 +4,7 @@
 
 use rust_decimal::Decimal;
 use tollgate_proto::v1;
-use tollgate_types::{Millis, Usd};
+use tollgate_types::{Millis, Tenant, Usd};
 
 use crate::{Error, Store, rows::TIME_LIMIT};
 
@@ -20,6 +20,14 @@ pub enum GroupBy {
     Key,
     /// A label of the key, written `name=value`. A call with two labels is in two rows, one without labels in none.
     Tag,
+    /// UTC hours, written `2026-01-31 15:00`.
+    Hour,
+    /// Here and below, calls of none are in a group without a name.
+    Organisation,
+    /// Written `organisation/team`.
+    Team,
+    /// The callers' own users.
+    User,
 }
 
 impl GroupBy {
@@ -32,6 +40,10 @@ impl GroupBy {
             Self::Provider => "provider",
             Self::Key => "key",
             Self::Tag => "tag",
+            Self::Hour => "hour",
+            Self::Organisation => "organisation",
+            Self::Team => "team",
+            Self::User => "user",
         }
     }
 
@@ -45,6 +57,10 @@ impl GroupBy {
             v1::GroupBy::Provider => Some(Self::Provider),
             v1::GroupBy::Key => Some(Self::Key),
             v1::GroupBy::Tag => Some(Self::Tag),
+            v1::GroupBy::Hour => Some(Self::Hour),
+            v1::GroupBy::Organisation => Some(Self::Organisation),
+            v1::GroupBy::Team => Some(Self::Team),
+            v1::GroupBy::User => Some(Self::User),
         }
     }
 }
@@ -57,6 +73,10 @@ impl From<GroupBy> for v1::GroupBy {
             GroupBy::Provider => Self::Provider,
             GroupBy::Key => Self::Key,
             GroupBy::Tag => Self::Tag,
+            GroupBy::Hour => Self::Hour,
+            GroupBy::Organisation => Self::Organisation,
+            GroupBy::Team => Self::Team,
+            GroupBy::User => Self::User,
         }
     }
 }
@@ -132,36 +152,25 @@ impl From<Row> for CostRow {
 }
 
 impl Store {
-    /// What the calls cost that started at or after `since` and before `until`, sorted by group.
-    pub async fn cost(&self, by: GroupBy, since: Millis, until: Millis) -> Result<Vec<CostRow>, Error> {
-        let (since, until) = (bounded(since).to_datetime(), bounded(until).to_datetime());
-        let rows = match by {
-            GroupBy::Day => {
-                sqlx::query_file_as!(Row, "queries/cost_by_day.sql", since, until)
-                    .fetch_all(&self.pool)
-                    .await
-            }
-            GroupBy::Model => {
-                sqlx::query_file_as!(Row, "queries/cost_by_model.sql", since, until)
-                    .fetch_all(&self.pool)
-                    .await
-            }
-            GroupBy::Provider => {
-                sqlx::query_file_as!(Row, "queries/cost_by_provider.sql", since, until)
-                    .fetch_all(&self.pool)
-                    .await
-            }
-            GroupBy::Key => {
-                sqlx::query_file_as!(Row, "queries/cost_by_key.sql", since, until)
-                    .fetch_all(&self.pool)
-                    .await
-            }
-            GroupBy::Tag => {
-                sqlx::query_file_as!(Row, "queries/cost_by_tag.sql", since, until)
-                    .fetch_all(&self.pool)
-                    .await
-            }
-        }?;
+    /// What the calls of the tenant cost that started at or after `since` and before `until`, sorted by group.
+    pub async fn cost(
+        &self,
+        by: GroupBy,
+        tenant: &Tenant,
+        since: Millis,
+        until: Millis,
+    ) -> Result<Vec<CostRow>, Error> {
+        let rows = sqlx::query_file_as!(
+            Row,
+            "queries/cost.sql",
+            bounded(since).to_datetime(),
+            bounded(until).to_datetime(),
+            by.as_str(),
+            tenant.organisation,
+            tenant.team,
+        )
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 }

@@ -160,6 +160,9 @@ fn check_consumption(used: &Consumption) -> Check {
 
 fn check_caller(caller: &Caller) -> Check {
     text(&caller.key_name, "caller.key_name has a NUL")?;
+    let tenant = &caller.tenant;
+    let mut names = tenant.organisation.iter().chain(&tenant.team).chain(&caller.user);
+    names.try_for_each(|name| text(name, "the organisation, team or user has a NUL"))?;
     caller.tags.iter().try_for_each(|(name, value)| {
         text(name, "the name of a tag has a NUL")?;
         text(value, "the value of a tag has a NUL")
@@ -212,6 +215,9 @@ pub(crate) struct Starts {
     pub(crate) deadline_at: Vec<DateTime<Utc>>,
     pub(crate) estimated_input_tokens: Vec<i64>,
     pub(crate) max_output_tokens: Vec<Option<i64>>,
+    pub(crate) organisation: Vec<Option<String>>,
+    pub(crate) team: Vec<Option<String>>,
+    pub(crate) end_user: Vec<Option<String>>,
 }
 
 impl Starts {
@@ -234,6 +240,9 @@ impl Starts {
         self.deadline_at.push(attempt.deadline.to_datetime());
         self.estimated_input_tokens.push(bigint(attempt.estimated_input_tokens));
         self.max_output_tokens.push(attempt.max_output_tokens.map(bigint));
+        self.organisation.push(attempt.caller.tenant.organisation.clone());
+        self.team.push(attempt.caller.tenant.team.clone());
+        self.end_user.push(attempt.caller.user.clone());
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tollgate_types::{
-    Millis,
+    Caller, Millis,
     ledger::{Attempt, Conclusion, LedgerEvent, Settlement},
 };
 use uuid::Uuid;
@@ -205,6 +205,9 @@ async fn upsert(connection: &mut PgConnection, attempts: &[Priced<'_>]) -> Resul
         &ends.ended_at as &[Option<chrono::DateTime<chrono::Utc>>],
         &ends.first_token_ms as &[Option<i64>],
         &starts.hedge,
+        &starts.organisation as &[Option<String>],
+        &starts.team as &[Option<String>],
+        &starts.end_user as &[Option<String>],
     )
     .fetch_all(connection)
     .await?;
@@ -274,6 +277,9 @@ async fn write_requests(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
         .iter()
         .map(|end| end.error.map(|code| code.as_str().to_owned()))
         .collect();
+    let of = |text: fn(&Caller) -> Option<String>| -> Vec<Option<String>> {
+        ends.iter().map(|end| text(&end.caller)).collect()
+    };
     let resends: Vec<i64> = ends.iter().map(|end| end.resends.into()).collect();
     let keys: Vec<Uuid> = ends.iter().map(|end| end.caller.key_id.as_uuid()).collect();
     let tags: Vec<_> = ends.iter().map(|end| rows::tags(&end.caller)).collect();
@@ -294,6 +300,9 @@ async fn write_requests(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
         &streams,
         &accepted,
         &concluded,
+        &of(|caller| caller.tenant.organisation.clone()) as &[Option<String>],
+        &of(|caller| caller.tenant.team.clone()) as &[Option<String>],
+        &of(|caller| caller.user.clone()) as &[Option<String>],
     )
     .execute(connection)
     .await?;

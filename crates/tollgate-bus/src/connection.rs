@@ -24,6 +24,7 @@ use crate::{
     Error, Hop, Jobs, Ledger, Payloads,
     batches::{self, Batches},
     jobs,
+    keys::Keys,
     presence::{self, Found, Presence},
     runner::LocalStage,
     subject,
@@ -179,6 +180,7 @@ impl Bus {
                 })?;
         }
         Box::pin(self.targets()).await?;
+        Box::pin(self.keys()).await?;
         let storage = Storage {
             replicas: self.settings.replicas,
             retention: self.settings.job_retention,
@@ -270,6 +272,11 @@ impl Bus {
     /// What is known of targets.
     pub async fn targets(&self) -> Result<Targets, Error> {
         Targets::open(&self.jetstream, self.settings.replicas).await
+    }
+
+    /// Keys that were issued.
+    pub async fn keys(&self) -> Result<Keys, Error> {
+        Keys::open(&self.jetstream, self.settings.replicas).await
     }
 
     /// Answers for an attempt of a job, as its worker, until the guard goes.

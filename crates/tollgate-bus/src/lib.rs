@@ -8,6 +8,7 @@ mod connection;
 mod courier;
 pub mod delivery;
 pub mod jobs;
+pub mod keys;
 pub mod ledger;
 mod payload;
 pub mod presence;
@@ -64,6 +65,8 @@ pub enum Error {
     Jobs(#[source] async_nats::Error),
     #[error("the store of files does not answer")]
     Files(#[source] async_nats::Error),
+    #[error("the bucket of keys does not answer")]
+    Keys(#[source] async_nats::Error),
     #[error("the bucket of targets does not answer")]
     Targets(#[source] async_nats::Error),
     #[error("a record of a job is unreadable: {0}")]

@@ -41,6 +41,9 @@ pub(crate) const EXPECTED_IN: &str = "Nats-Expected-Last-Subject-Sequence-Subjec
 pub const WEBHOOK_CONSUMER: &str = "webhooks";
 /// The key-value bucket of what routers and operators say of targets.
 pub const TARGET_BUCKET: &str = "tollgate-targets";
+
+/// The bucket of the keys that were issued.
+pub const KEY_BUCKET: &str = "tollgate-keys";
 /// What is known of batches: this, the key's id, the batch's id, and which part.
 pub const BATCHES: &str = "tollgate.v1.batches";
 /// The stream that keeps it.

@@ -3,16 +3,22 @@
 //! Keys are looked up by the SHA-256 of the whole key: no prefix, no truncation, and no comparison whose time depends on
 //! the secret. The secrets themselves are nowhere in the process.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use rand::{RngCore as _, TryRngCore as _, rngs::OsRng};
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
-use tollgate_types::{Caller, KeyId};
+use tollgate_types::{Caller, Grant, KeyId, KeyRecord, Millis, Permission, Tenant};
 
-use crate::schema::{Key, Permission};
+use crate::{
+    read::links::DEFAULT_POLICY,
+    schema::{Key, Provider},
+};
 
 /// Longest text that is looked at as a key, in bytes.
 const LONGEST: usize = 512;
@@ -32,74 +38,176 @@ pub enum AuthError {
 /// A key, and the caller that it stands for.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    pub key: Key,
     pub caller: Caller,
+    pub grant: Grant,
+    expires_at: Option<DateTime<Utc>>,
 }
 
 impl Entry {
     fn new(key: &Key) -> Self {
-        let caller = Caller {
-            key_id: KeyId::from_hash(&key.hash),
-            key_name: key.name.clone(),
-            tags: key.tags.clone(),
-            policy: key.policy.clone(),
-        };
+        let Key {
+            name, tenant, grant, ..
+        } = key;
         Self {
-            key: key.clone(),
-            caller,
+            caller: caller(KeyId::from_hash(&key.hash), name, tenant, grant),
+            grant: grant.clone(),
+            expires_at: key.expires_at,
         }
     }
 
     /// Whether the key has the permission.
     #[must_use]
     pub fn may(&self, permission: Permission) -> bool {
-        self.key.permissions.contains(&permission)
+        self.grant.may(permission)
     }
 
     /// Whether the key may use the model of this public name.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {
-        self.key
-            .models
-            .as_ref()
-            .is_none_or(|models| models.iter().any(|name| name == model))
+        self.grant.allows_model(model)
+    }
+
+    fn is_over(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 }
 
-/// All keys, by hash.
-#[derive(Debug, Clone, Default)]
+fn caller(key_id: KeyId, name: &str, tenant: &Tenant, grant: &Grant) -> Caller {
+    Caller {
+        key_id,
+        key_name: name.to_owned(),
+        tenant: tenant.clone(),
+        user: None,
+        tags: grant.tags.clone(),
+        policy: grant.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
+        providers: grant.providers.clone(),
+    }
+}
+
+type Hash = [u8; 32];
+
+/// Keys that are issued while the gateway runs.
+#[derive(Debug, Default)]
+struct Issued {
+    by_hash: HashMap<Hash, Arc<Entry>>,
+    /// The secrets of each key and the revision that they are of.
+    keys: HashMap<KeyId, (u64, Vec<Hash>)>,
+}
+
+/// All keys, by hash: those of the configuration, which go first, and those that were issued.
+#[derive(Debug, Default)]
 pub struct Keyring {
-    entries: HashMap<[u8; 32], Entry>,
+    fixed: HashMap<Hash, Arc<Entry>>,
+    /// Where each provider serves, for keys that are bound to regions.
+    regions: BTreeMap<String, Option<String>>,
+    issued: RwLock<Issued>,
 }
 
 impl Keyring {
     /// A keyring of the configuration's keys, whose hashes differ.
     #[must_use]
-    pub fn new(keys: &[Key]) -> Self {
-        Self {
-            entries: keys.iter().map(|key| (key.hash, Entry::new(key))).collect(),
+    pub fn new(keys: &[Key], providers: &[Provider]) -> Self {
+        let mut ring = Self {
+            regions: providers
+                .iter()
+                .map(|one| (one.name.clone(), one.region.clone()))
+                .collect(),
+            ..Self::default()
+        };
+        let entry = |key: &Key| Arc::new(ring.bound(Entry::new(key)));
+        ring.fixed = keys.iter().map(|key| (key.hash, entry(key))).collect();
+        ring
+    }
+
+    /// The entry with the providers that are in its regions.
+    fn bound(&self, mut entry: Entry) -> Entry {
+        if entry.grant.regions.is_some() {
+            let allowed =
+                |(name, region): &(&String, &Option<String>)| entry.grant.allows_provider(name, region.as_deref());
+            let names = self.regions.iter().filter(allowed).map(|(name, _)| name.clone());
+            entry.caller.providers = Some(names.collect());
         }
+        entry
+    }
+
+    /// Learns of a key that was issued or changed; of two records the one of the higher revision counts.
+    pub fn learn(&self, record: &KeyRecord) {
+        let entry = |until: Option<Millis>| {
+            let end = [record.expires_at, until].into_iter().flatten().min();
+            Arc::new(self.bound(Entry {
+                caller: caller(record.key_id, &record.name, &record.tenant, &record.grant),
+                grant: record.grant.clone(),
+                expires_at: end.map(Millis::to_datetime),
+            }))
+        };
+        let secrets: Vec<(Hash, Arc<Entry>)> = record
+            .secrets
+            .iter()
+            .filter(|_| !record.disabled)
+            .filter_map(|secret| Some((unhex(&secret.sha256)?, entry(secret.until))))
+            .collect();
+        let mut issued = self.issued.write().unwrap_or_else(PoisonError::into_inner);
+        if issued
+            .keys
+            .get(&record.key_id)
+            .is_some_and(|(known, _)| *known > record.revision)
+        {
+            return;
+        }
+        let hashes = secrets.iter().map(|(hash, _)| *hash).collect();
+        let before = issued.keys.insert(record.key_id, (record.revision, hashes));
+        for hash in before.map(|(_, hashes)| hashes).unwrap_or_default() {
+            issued.by_hash.remove(&hash);
+        }
+        issued.by_hash.extend(secrets);
     }
 
     /// The entry of the key of this id, if it is valid at `now`.
     #[must_use]
-    pub fn find(&self, id: KeyId, now: DateTime<Utc>) -> Option<&Entry> {
-        let mut entries = self.entries.values();
-        entries.find(|entry| entry.caller.key_id == id && entry.key.expires_at.is_none_or(|end| now < end))
+    pub fn find(&self, id: KeyId, now: DateTime<Utc>) -> Option<Arc<Entry>> {
+        let valid = |entry: &&Arc<Entry>| !entry.is_over(now);
+        let mut fixed = self.fixed.values().filter(|entry| entry.caller.key_id == id);
+        if let Some(entry) = fixed.find(valid) {
+            return Some(Arc::clone(entry));
+        }
+        let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, hashes) = issued.keys.get(&id)?;
+        hashes
+            .iter()
+            .filter_map(|hash| issued.by_hash.get(hash))
+            .find(valid)
+            .cloned()
     }
 
     /// The entry of a key that is valid at `now`.
-    pub fn authenticate(&self, secret: &str, now: DateTime<Utc>) -> Result<&Entry, AuthError> {
+    pub fn authenticate(&self, secret: &str, now: DateTime<Utc>) -> Result<Arc<Entry>, AuthError> {
         // The length first: nobody makes us hash a megabyte.
         if secret.is_empty() || secret.len() > LONGEST || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(AuthError::Malformed);
         }
-        let entry = self.entries.get(&hash_key(secret)).ok_or(AuthError::Unknown)?;
-        match entry.key.expires_at {
-            Some(end) if end <= now => Err(AuthError::Expired),
-            _ => Ok(entry),
+        let hash = hash_key(secret);
+        let found = self.fixed.get(&hash).cloned().or_else(|| {
+            let issued = self.issued.read().unwrap_or_else(PoisonError::into_inner);
+            issued.by_hash.get(&hash).cloned()
+        });
+        match found.ok_or(AuthError::Unknown)? {
+            entry if entry.is_over(now) => Err(AuthError::Expired),
+            entry => Ok(entry),
         }
     }
+}
+
+fn unhex(text: &str) -> Option<Hash> {
+    let mut hash = [0; 32];
+    let (digits, rest) = text.as_bytes().as_chunks::<2>();
+    if digits.len() != hash.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(digits) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(hash)
 }
 
 /// SHA-256 of a whole key: what the configuration has in its place.
@@ -119,10 +227,10 @@ pub fn generate_key() -> SecretString {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use chrono::TimeDelta;
     use secrecy::ExposeSecret as _;
+
+    use tollgate_types::grant::SecretHash;
 
     use super::*;
 
@@ -131,17 +239,21 @@ mod tests {
             name: name.to_owned(),
             hash: hash_key(secret),
             expires_at: None,
-            tags: BTreeMap::from([("team".to_owned(), name.to_owned())]),
-            policy: "default".to_owned(),
-            models: None,
-            permissions: vec![Permission::Complete],
-            requests_per_minute: None,
+            tenant: Tenant::default(),
+            grant: Grant {
+                tags: BTreeMap::from([("team".to_owned(), name.to_owned())]),
+                ..Grant::default()
+            },
         }
+    }
+
+    fn ring(keys: &[Key]) -> Keyring {
+        Keyring::new(keys, &[])
     }
 
     #[test]
     fn a_known_key_gives_its_caller() {
-        let keyring = Keyring::new(&[key("a", "tg_a"), key("b", "tg_b")]);
+        let keyring = ring(&[key("a", "tg_a"), key("b", "tg_b")]);
         let entry = keyring.authenticate("tg_b", Utc::now()).unwrap();
         assert_eq!(entry.caller.key_name, "b");
         assert_eq!(entry.caller.tags["team"], "b");
@@ -150,11 +262,11 @@ mod tests {
 
     #[test]
     fn keys_that_share_a_prefix_are_different_keys() {
-        let keyring = Keyring::new(&[key("long", "tg_0123456789"), key("longer", "tg_0123456789a")]);
+        let keyring = ring(&[key("long", "tg_0123456789"), key("longer", "tg_0123456789a")]);
         let name = |secret| {
             keyring
                 .authenticate(secret, Utc::now())
-                .map(|entry| entry.key.name.clone())
+                .map(|entry| entry.caller.key_name.clone())
         };
         assert_eq!(name("tg_0123456789").as_deref(), Ok("long"));
         assert_eq!(name("tg_0123456789a").as_deref(), Ok("longer"));
@@ -166,7 +278,7 @@ mod tests {
     #[test]
     fn a_key_ends_at_its_very_moment() {
         let end = Utc::now();
-        let keyring = Keyring::new(&[Key {
+        let keyring = ring(&[Key {
             expires_at: Some(end),
             ..key("a", "tg_a")
         }]);
@@ -176,7 +288,7 @@ mod tests {
 
     #[test]
     fn malformed_keys_are_told_from_unknown_ones() {
-        let keyring = Keyring::new(&[key("empty", ""), key("spaced", "tg_ a")]);
+        let keyring = ring(&[key("empty", ""), key("spaced", "tg_ a")]);
         let error = |secret: &str| keyring.authenticate(secret, Utc::now()).unwrap_err();
         for secret in [
             "",
@@ -199,12 +311,75 @@ mod tests {
     #[test]
     fn rights_are_what_the_key_says() {
         let entry = Entry::new(&Key {
-            models: Some(vec!["small".to_owned()]),
+            grant: Grant {
+                models: Some(vec!["small".to_owned()]),
+                ..Grant::default()
+            },
             ..key("a", "tg_a")
         });
         assert!(entry.may(Permission::Complete) && !entry.may(Permission::Report));
         assert!(entry.may_use("small") && !entry.may_use("smal") && !entry.may_use("large"));
         assert!(Entry::new(&key("b", "tg_b")).may_use("anything"));
+    }
+
+    fn record(revision: u64, secrets: &[(&str, Option<Millis>)]) -> KeyRecord {
+        let hex = |secret: &str| hash_key(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+        KeyRecord {
+            key_id: KeyId::from_hash(&[7; 32]),
+            revision,
+            name: "issued".to_owned(),
+            tenant: Tenant::default(),
+            secrets: secrets
+                .iter()
+                .map(|(secret, until)| SecretHash {
+                    sha256: hex(secret),
+                    until: *until,
+                })
+                .collect(),
+            disabled: false,
+            expires_at: None,
+            grant: Grant::default(),
+        }
+    }
+
+    #[test]
+    fn issued_keys_change_and_end() {
+        let keyring = ring(&[key("fixed", "tg_fixed")]);
+        let now = Utc::now();
+        let state = |secret| keyring.authenticate(secret, now).map(|entry| entry.caller.key_id);
+        let id = record(1, &[]).key_id;
+        keyring.learn(&record(1, &[("tg_one", None)]));
+        assert_eq!((state("tg_one"), state("tg_two")), (Ok(id), Err(AuthError::Unknown)));
+        // Rotated: the old one is good until its grace is over.
+        let grace = Millis::now().after(std::time::Duration::from_secs(60));
+        keyring.learn(&record(2, &[("tg_two", None), ("tg_one", Some(grace))]));
+        assert_eq!((state("tg_one"), state("tg_two")), (Ok(id), Ok(id)));
+        let late = keyring.authenticate("tg_one", now + TimeDelta::seconds(61));
+        assert_eq!(late.unwrap_err(), AuthError::Expired);
+        // What comes late does not bring back what was.
+        keyring.learn(&record(1, &[("tg_one", None)]));
+        assert_eq!(state("tg_two"), Ok(id));
+        assert!(keyring.find(id, now).is_some());
+        let disabled = KeyRecord {
+            disabled: true,
+            ..record(3, &[("tg_two", None)])
+        };
+        keyring.learn(&disabled);
+        keyring.learn(&record(2, &[("tg_two", None)]));
+        assert_eq!(
+            (state("tg_one"), state("tg_two")),
+            (Err(AuthError::Unknown), Err(AuthError::Unknown))
+        );
+        assert!(keyring.find(id, now).is_none());
+        // Nor can an issued key take the place of one of the configuration, or one be made of no hash.
+        let mut forged = record(4, &[("tg_fixed", None)]);
+        forged.secrets.push(SecretHash {
+            sha256: "zz".to_owned(),
+            until: None,
+        });
+        keyring.learn(&forged);
+        let holder = keyring.authenticate("tg_fixed", now).unwrap();
+        assert_eq!(holder.caller.key_name, "fixed");
     }
 
     #[test]
@@ -213,7 +388,7 @@ mod tests {
         assert_ne!(one.expose_secret(), other.expose_secret());
         assert_eq!(one.expose_secret().len(), 46);
         assert!(one.expose_secret().starts_with("tg_"));
-        let keyring = Keyring::new(&[key("new", one.expose_secret())]);
+        let keyring = ring(&[key("new", one.expose_secret())]);
         assert!(keyring.authenticate(one.expose_secret(), Utc::now()).is_ok());
         assert!(keyring.authenticate(other.expose_secret(), Utc::now()).is_err());
     }

@@ -3,9 +3,10 @@
 //! Each role reads only the section it needs. Values here are typed and checked: a name is a valid name, a URL is a URL,
 //! a reference between sections points to something that exists.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
+pub use tollgate_types::grant::{Grant, Permission, Tenant};
 use tollgate_types::{
     Dialect,
     provider::{OnUnsupported, Quirks},
@@ -118,46 +119,8 @@ pub struct Key {
     /// SHA-256 of the whole key.
     pub hash: [u8; 32],
     pub expires_at: Option<DateTime<Utc>>,
-    pub tags: BTreeMap<String, String>,
-    /// Guardrail policy, `default` unless named.
-    pub policy: String,
-    /// Public model names that the key may use; all of them when absent.
-    pub models: Option<Vec<String>>,
-    pub permissions: Vec<Permission>,
-    /// Requests a minute that one ingress replica admits for this key.
-    pub requests_per_minute: Option<u32>,
-}
-
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Permission {
-    /// Call models: `complete`, the default.
-    Complete,
-    /// Read cost reports: `report`.
-    Report,
-    /// See and drain targets: `operate`.
-    Operate,
-    /// Enter prices: `prices`.
-    Prices,
-}
-
-impl Permission {
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Report => "report",
-            Self::Operate => "operate",
-            Self::Prices => "prices",
-        }
-    }
-}
-
-impl fmt::Display for Permission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+    pub tenant: Tenant,
+    pub grant: Grant,
 }
 
 /// An entry of `models`: a public name and the targets that serve it, best first.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tollgate_types::{Dialect, provider::OnUnsupported};
+use tollgate_types::{Dialect, Door, Lane, Role, provider::OnUnsupported};
 
 use crate::{
     SecretRef,
@@ -197,15 +197,24 @@ pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 pub(crate) fn permission(text: &str) -> Result<Permission, String> {
-    one_of(
-        text,
-        &[
-            ("complete", Permission::Complete),
-            ("report", Permission::Report),
-            ("operate", Permission::Operate),
-            ("prices", Permission::Prices),
-        ],
-    )
+    named(text, Permission::ALL)
+}
+
+pub(crate) fn role(text: &str) -> Result<Role, String> {
+    named(text, Role::ALL)
+}
+
+pub(crate) fn door(text: &str) -> Result<Door, String> {
+    named(text, Door::ALL)
+}
+
+pub(crate) fn lane(text: &str) -> Result<Lane, String> {
+    named(text, Lane::ALL)
+}
+
+fn named<T: Copy + Into<&'static str>>(text: &str, all: &[T]) -> Result<T, String> {
+    let choices: Vec<(&str, T)> = all.iter().map(|one| ((*one).into(), *one)).collect();
+    one_of(text, &choices)
 }
 
 pub(crate) fn mask(text: &str) -> Result<Mask, String> {

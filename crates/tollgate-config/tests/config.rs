@@ -68,14 +68,14 @@ fn documented_examples_are_valid() {
     let key = &config.keys[0];
     assert_eq!(key.name, "alice");
     assert_eq!(key.expires_at.unwrap().to_rfc3339(), "2030-01-31T00:00:00+00:00");
-    assert_eq!(key.tags["team"], "research");
-    assert_eq!(key.policy, "strict");
-    assert_eq!(key.models.as_deref(), Some(["gpt-4o-mini".to_owned()].as_slice()));
+    assert_eq!(key.grant.tags["team"], "research");
+    assert_eq!(key.grant.policy.as_deref(), Some("strict"));
+    assert_eq!(key.grant.models.as_deref(), Some(["gpt-4o-mini".to_owned()].as_slice()));
     assert_eq!(
-        key.permissions,
+        key.grant.permissions.clone().unwrap(),
         [Permission::Complete, Permission::Report, Permission::Operate]
     );
-    assert_eq!(key.requests_per_minute, Some(600));
+    assert_eq!(key.grant.requests_per_minute, Some(600));
     let target = ModelTarget {
         provider: "local".to_owned(),
         model: "llama3.2:3b".to_owned(),
@@ -146,9 +146,10 @@ fn a_small_file_and_nothing_else() {
     assert_eq!((provider.dialect, provider.concurrency), (Dialect::OpenaiChat, 64));
     assert_eq!(provider.first_byte_timeout, Duration::from_secs(300));
     assert_eq!(provider.idle_timeout, Duration::from_secs(120));
-    assert_eq!(config.keys[0].policy, "default");
-    assert_eq!(config.keys[0].permissions, [Permission::Complete]);
-    assert!(config.keys[0].models.is_none() && config.keys[0].requests_per_minute.is_none());
+    assert_eq!(config.keys[0].grant.policy, None);
+    let grant = &config.keys[0].grant;
+    assert!(grant.may(Permission::Complete) && !grant.may(Permission::Report));
+    assert!(grant.models.is_none() && grant.requests_per_minute.is_none());
 }
 
 #[test]
@@ -248,8 +249,8 @@ fn all_mistakes_are_reported_with_their_places() {
         "14:9: keys[0].hash: expected sha256: and 64 hexadecimal digits, the hash of the key and never the key itself",
         "15:15: keys[0].expires_at: expected a date and time with time zone, such as 2030-01-31T00:00:00Z",
         "16:11: keys[0].policy: no policy is named \"strct\"; did you mean \"strict\"?",
-        "17:12: keys[0].models[0]: no model is named \"smal\"; did you mean \"small\"?",
-        "18:27: keys[0].permissions[1]: expected complete or report or operate, found \"admin\"",
+        "17:12: keys[0].grant.models[0]: no model is named \"smal\"; did you mean \"small\"?",
+        "18:27: keys[0].grant.permissions[1]: expected complete or report or operate, found \"admin\"",
         "19:3: keys[1].name: missing",
         "20:9: keys[1].tags: expected a mapping, found a list",
         "24:16: models[0].targets[0].provider: no provider is named \"opnai\"; did you mean \"openai\"?",

@@ -34,6 +34,7 @@ use crate::{
     Error,
     desk::{Event, Ticket},
     jobs::{self, JobDesk, Submission},
+    labels::Labels,
     reception::{Arrival, Reception},
     targets,
 };
@@ -95,11 +96,12 @@ struct Door {
 /// A request as a message, read.
 struct Read {
     key: Option<String>,
+    labels: Labels,
     body: Vec<u8>,
 }
 
 impl Door {
-    fn authenticate(&self, metadata: &MetadataMap) -> Result<&Entry, Failure> {
+    fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
         let mut values = metadata.get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
         self.reception.authenticate(only.map(|value| value.as_bytes()))
@@ -110,15 +112,16 @@ impl Door {
         &self,
         request: Request<W>,
         read: impl FnOnce(W) -> Result<T, Invalid>,
-    ) -> Result<(&Entry, Read), Failure> {
+    ) -> Result<(Arc<Entry>, Read), Failure> {
         let entry = self.authenticate(request.metadata())?;
-        self.reception.admit(entry.caller.key_id)?;
+        self.reception.admit(&entry)?;
+        let labels = Labels::read(|name| request.metadata().get(name).map(|value| value.as_bytes()))?;
         let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
         let key = request.metadata().get("idempotency-key");
         let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
         let native = read(request.into_inner()).map_err(|error| invalid(error.to_string()))?;
         let body = serde_json::to_vec(&native).map_err(|error| invalid(error.to_string()))?;
-        Ok((entry, Read { key, body }))
+        Ok((entry, Read { key, labels, body }))
     }
 
     /// Puts a request on its way.
@@ -127,12 +130,14 @@ impl Door {
         request_id: RequestId,
         operation: Operation,
         entry: &Entry,
+        labels: Labels,
         body: Vec<u8>,
     ) -> Result<Ticket, Failure> {
         let buffered = self.reception.reserve(body.len())?;
         let arrival = Arrival {
             request_id,
             entry,
+            labels,
             dialect: Dialect::Native,
             operation,
             path: None,
@@ -145,11 +150,19 @@ impl Door {
     }
 
     /// The answer that is kept under a key of the client's.
-    async fn once(&self, operation: Operation, entry: &Entry, key: String, body: &[u8]) -> Result<Bytes, Failure> {
+    async fn once(
+        &self,
+        operation: Operation,
+        entry: &Entry,
+        labels: Labels,
+        key: String,
+        body: &[u8],
+    ) -> Result<Bytes, Failure> {
         let invalid = |error: tollgate_dialect::Invalid| Failure::new(ErrorCode::InvalidRequest, error.message);
         let submission = Submission {
             body: tollgate_dialect::unstreamed(Dialect::Native, body).map_err(invalid)?,
             idempotency_key: Some(key),
+            labels,
             ..Submission::default()
         };
         let kept = Box::pin(self.jobs.once(entry, Dialect::Native, operation, submission)).await;
@@ -167,11 +180,16 @@ impl Door {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
         let whole = async {
-            let (entry, Read { key, body }) = self.read(request, read)?;
+            let (entry, Read { key, labels, body }) = self.read(request, read)?;
             let key = key.filter(|_| operation != Operation::CountTokens);
             let frame = match key {
-                Some(key) => self.once(operation, entry, key, &body).await?,
-                None => self.open(request_id, operation, entry, body).await?.whole().await?,
+                Some(key) => self.once(operation, &entry, labels, key, &body).await?,
+                None => {
+                    self.open(request_id, operation, &entry, labels, body)
+                        .await?
+                        .whole()
+                        .await?
+                }
             };
             answer(request_id, &frame).ok_or_else(unreadable)
         };
@@ -214,12 +232,12 @@ impl Gateway for Door {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
         let opened = async {
-            let (entry, Read { key, body }) = self.read(request, |request| chat(request, true))?;
+            let (entry, Read { key, labels, body }) = self.read(request, |request| chat(request, true))?;
             let Some(key) = key else {
-                let ticket = self.open(request_id, Operation::Chat, entry, body).await?;
+                let ticket = self.open(request_id, Operation::Chat, &entry, labels, body).await?;
                 return Ok(Box::pin(events(ticket)) as Events);
             };
-            let kept = self.once(Operation::Chat, entry, key, &body).await?;
+            let kept = self.once(Operation::Chat, &entry, labels, key, &body).await?;
             let kept: Vec<ChatEvent> = serde_json::from_slice(&kept).map_err(|_| unreadable())?;
             let kept = kept
                 .into_iter()
@@ -271,7 +289,7 @@ impl Gateway for Door {
             .map_err(|failure| to_status(&failure, None))?;
         let models = self
             .reception
-            .models(entry)
+            .models(&entry)
             .map(|name| Model { name: name.to_owned() })
             .collect();
         Ok(Response::new(ListModelsResponse { models }))

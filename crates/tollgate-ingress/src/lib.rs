@@ -9,11 +9,14 @@ mod desk;
 mod grpc;
 mod http;
 mod jobs;
+mod keys;
+mod labels;
 mod reception;
 mod targets;
 mod webhook;
 
 use std::sync::Arc;
+use tollgate_bus::keys::Keys;
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +72,7 @@ pub struct Service {
     dispatcher: Dispatcher,
     teller: Option<Teller>,
     targets: targets::Service,
+    keys: Keys,
     limits: HeadLimits,
     readiness: Readiness,
 }
@@ -85,7 +89,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
         let (payloads, lane) = (bus.payloads().await?, bus.jobs().await?);
-        let bucket = Box::pin(bus.targets()).await?;
+        let (bucket, keys) = (Box::pin(bus.targets()).await?, Box::pin(bus.keys()).await?);
         let desk = Arc::new(Desk::new(
             config,
             address.clone(),
@@ -134,6 +138,7 @@ impl Service {
             dispatcher,
             teller,
             targets,
+            keys,
             limits,
             readiness,
         })
@@ -151,6 +156,7 @@ impl Service {
             dispatcher,
             teller,
             targets,
+            keys,
             limits,
             readiness,
         } = self;
@@ -162,6 +168,13 @@ impl Service {
             async move { tollgate_bus::serve_delivery(listeners.delivery, desk, stop).await }
         });
         let mut doors = JoinSet::new();
+        doors.spawn({
+            let (ring, stop) = (Arc::clone(&reception.keyring), stop.clone());
+            async move {
+                keys::follow(keys, ring, stop).await;
+                Ok(())
+            }
+        });
         doors.spawn(http::serve(listeners.http, jobs.clone(), batches, limits, stop.clone()));
         doors.spawn(grpc::serve(listeners.grpc, reception, jobs, targets, stop.clone()));
         doors.spawn({

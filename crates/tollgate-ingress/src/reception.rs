@@ -1,9 +1,9 @@
 //! What every door does with a caller and a request, whatever its dialect.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -15,9 +15,12 @@ use governor::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
 use tollgate_dialect::Invalid;
-use tollgate_types::{Dialect, ErrorCode, Failure, KeyId, Operation, RequestId, RequestView};
+use tollgate_types::{Dialect, Door, ErrorCode, Failure, KeyId, Operation, RequestId, RequestView};
 
-use crate::desk::{Desk, Lane, Opening, Ticket};
+use crate::{
+    desk::{Desk, Lane, Opening, Ticket},
+    labels::Labels,
+};
 
 /// The buffer for bodies is counted in pages of this many bytes.
 const PAGE: usize = 1024;
@@ -25,9 +28,9 @@ const FULL_WAIT_MS: u64 = 1000;
 
 pub(crate) struct Reception {
     desk: Arc<Desk>,
-    keyring: Keyring,
+    pub(crate) keyring: Arc<Keyring>,
     models: BTreeSet<String>,
-    limiters: std::collections::HashMap<KeyId, DefaultDirectRateLimiter>,
+    limiters: Limiters,
     pages: Arc<Semaphore>,
     pub(crate) max_body_bytes: usize,
     max_depth: usize,
@@ -37,6 +40,8 @@ pub(crate) struct Reception {
 pub(crate) struct Arrival<'a> {
     pub(crate) request_id: RequestId,
     pub(crate) entry: &'a Entry,
+    /// What the client says of the request beside it.
+    pub(crate) labels: Labels,
     pub(crate) dialect: Dialect,
     pub(crate) operation: Operation,
     /// Model, and whether a stream is wanted, where the path says so and not the body.
@@ -68,22 +73,30 @@ impl From<Invalid> for Rejection {
     }
 }
 
+/// A limiter for each key that has a limit, by the limit that it was made for.
+#[derive(Default)]
+struct Limiters(Mutex<HashMap<KeyId, (NonZeroU32, Arc<DefaultDirectRateLimiter>)>>);
+
+impl Limiters {
+    fn of(&self, entry: &Entry) -> Option<Arc<DefaultDirectRateLimiter>> {
+        let limit = NonZeroU32::new(entry.grant.requests_per_minute?)?;
+        let fresh = || (limit, Arc::new(RateLimiter::direct(Quota::per_minute(limit))));
+        let mut limiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = limiters.entry(entry.caller.key_id).or_insert_with(fresh);
+        if known.0 != limit {
+            *known = fresh();
+        }
+        Some(Arc::clone(&known.1))
+    }
+}
+
 impl Reception {
     pub(crate) fn new(config: &Config, desk: Arc<Desk>) -> Self {
-        let keyring = Keyring::new(&config.keys);
-        let limiters = config
-            .keys
-            .iter()
-            .filter_map(|key| {
-                let quota = Quota::per_minute(NonZeroU32::new(key.requests_per_minute?)?);
-                Some((KeyId::from_hash(&key.hash), RateLimiter::direct(quota)))
-            })
-            .collect();
         Self {
             desk,
-            keyring,
+            keyring: Arc::new(Keyring::new(&config.keys, &config.providers)),
             models: config.models.iter().map(|model| model.name.clone()).collect(),
-            limiters,
+            limiters: Limiters::default(),
             pages: Arc::new(Semaphore::new(config.ingress.max_buffered_bytes.div_ceil(PAGE))),
             max_body_bytes: config.ingress.max_body_bytes,
             max_depth: config.ingress.max_depth,
@@ -91,12 +104,16 @@ impl Reception {
     }
 
     /// The caller that `authorization`, the value of that header, proves, if it may call models.
-    pub(crate) fn authenticate(&self, authorization: Option<&[u8]>) -> Result<&Entry, Failure> {
+    pub(crate) fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Entry>, Failure> {
         self.authorize(authorization, Permission::Complete)
     }
 
     /// The caller that `authorization` proves, if it has the permission.
-    pub(crate) fn authorize(&self, authorization: Option<&[u8]>, permission: Permission) -> Result<&Entry, Failure> {
+    pub(crate) fn authorize(
+        &self,
+        authorization: Option<&[u8]>,
+        permission: Permission,
+    ) -> Result<Arc<Entry>, Failure> {
         let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
         let value = authorization.ok_or_else(|| refused("no API key was given: send `Authorization: Bearer <key>`"))?;
         let secret = std::str::from_utf8(value)
@@ -109,11 +126,11 @@ impl Reception {
     }
 
     /// The caller whose key this is, if it may call models.
-    pub(crate) fn authenticate_secret(&self, secret: &str) -> Result<&Entry, Failure> {
+    pub(crate) fn authenticate_secret(&self, secret: &str) -> Result<Arc<Entry>, Failure> {
         self.holder(secret, Permission::Complete)
     }
 
-    fn holder(&self, secret: &str, permission: Permission) -> Result<&Entry, Failure> {
+    fn holder(&self, secret: &str, permission: Permission) -> Result<Arc<Entry>, Failure> {
         let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
         let entry = self
             .keyring
@@ -126,22 +143,20 @@ impl Reception {
             return Ok(entry);
         }
         let message = match permission {
-            Permission::Complete => "the API key may not call models",
-            Permission::Report => "the API key may not read reports",
-            Permission::Operate => "the API key may not see or drain targets",
-            Permission::Prices => "the API key may not enter prices",
+            Permission::Complete => "the API key may not call models".to_owned(),
+            other => format!("the API key has not the permission `{other}`"),
         };
         Err(Failure::new(ErrorCode::PermissionDenied, message))
     }
 
     /// The caller of this key, if the key is still valid.
-    pub(crate) fn find(&self, key: KeyId) -> Option<&Entry> {
+    pub(crate) fn find(&self, key: KeyId) -> Option<Arc<Entry>> {
         self.keyring.find(key, Utc::now())
     }
 
     /// Counts a request against the caller's own limit.
-    pub(crate) fn admit(&self, key: KeyId) -> Result<(), Failure> {
-        let Some(limiter) = self.limiters.get(&key) else {
+    pub(crate) fn admit(&self, entry: &Entry) -> Result<(), Failure> {
+        let Some(limiter) = self.limiters.of(entry) else {
             return Ok(());
         };
         limiter.check().map_err(|until| {
@@ -182,6 +197,7 @@ impl Reception {
     pub(crate) fn look(
         &self,
         entry: &Entry,
+        lane: tollgate_types::Lane,
         dialect: Dialect,
         operation: Operation,
         path: Option<(&str, bool)>,
@@ -190,6 +206,14 @@ impl Reception {
         if tollgate_dialect::is_deeper(body, self.max_depth) {
             let message = format!("the request body is nested deeper than {}", self.max_depth);
             return Err(Failure::new(ErrorCode::InvalidRequest, message).into());
+        }
+        if Door::of(dialect).is_some_and(|door| !entry.grant.allows_door(door)) {
+            let message = "the API key may not use this door";
+            return Err(Failure::new(ErrorCode::PermissionDenied, message).into());
+        }
+        if !entry.grant.allows_lane(lane) {
+            let message = format!("the API key may not use the lane `{lane}`");
+            return Err(Failure::new(ErrorCode::PermissionDenied, message).into());
         }
         let view = tollgate_dialect::view(dialect, operation, path, body)?;
         if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
@@ -211,8 +235,9 @@ impl Reception {
             entry, dialect, body, ..
         } = arrival;
         let path = arrival.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
-        let view = self.look(entry, dialect, arrival.operation, path, &body)?;
-        let caller = entry.caller.clone();
+        let interactive = tollgate_types::Lane::Interactive;
+        let view = self.look(entry, interactive, dialect, arrival.operation, path, &body)?;
+        let caller = arrival.labels.apply(&entry.caller);
         tracing::debug!(
             model = view.model,
             operation = view.operation.as_str(),

@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    fn operator<T>(&self, request: &Request<T>) -> Result<&Entry, Failure> {
+    fn operator<T>(&self, request: &Request<T>) -> Result<Arc<Entry>, Failure> {
         let mut values = request.metadata().get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
         let authorization = only.map(|value| value.as_bytes());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tollgate_types::{
-    Caller, Dialect, Envelope, Failure, Millis, Operation, Payload, RequestView, Screen, Target, Usage,
+    Caller, Dialect, Envelope, Failure, Millis, Operation, Payload, RequestView, Screen, Target, Tenant, Usage,
     envelope::{Claim, Refusal},
 };
 
@@ -88,6 +88,10 @@ impl From<Caller> for v1::Caller {
             key_name: caller.key_name,
             tags: caller.tags.into_iter().collect::<HashMap<_, _>>(),
             policy: caller.policy,
+            organisation: caller.tenant.organisation.unwrap_or_default(),
+            team: caller.tenant.team.unwrap_or_default(),
+            user: caller.user,
+            providers: caller.providers.map(|names| v1::Names { names }),
         }
     }
 }
@@ -104,6 +108,12 @@ impl TryFrom<v1::Caller> for Caller {
             key_name: wire.key_name,
             tags: wire.tags.into_iter().collect::<BTreeMap<_, _>>(),
             policy: wire.policy,
+            tenant: Tenant {
+                organisation: Some(wire.organisation).filter(|name| !name.is_empty()),
+                team: Some(wire.team).filter(|name| !name.is_empty()),
+            },
+            user: wire.user,
+            providers: wire.providers.map(|providers| providers.names),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use tollgate_config::{Config, schema::ModelTarget};
-use tollgate_types::{Envelope, ErrorCode, Failure, Millis, Target};
+use tollgate_types::{Caller, Envelope, ErrorCode, Failure, Millis, Target};
 
 use crate::{budget::Budget, health::Health};
 
@@ -31,6 +31,12 @@ struct Chains {
     context_length: Vec<Target>,
     /// Instead, when a provider's own rules refuse a prompt.
     content_policy: Vec<Target>,
+}
+
+/// Whether the caller may have the target's provider called.
+fn may_call(caller: &Caller, target: &Target) -> bool {
+    let providers = caller.providers.as_ref();
+    providers.is_none_or(|names| names.contains(&target.provider))
 }
 
 /// Where a request goes next.
@@ -93,6 +99,10 @@ impl Routes {
         let Some(targets) = chains.after(&envelope.failures) else {
             return Decision::GiveUp(summary(&envelope.failures));
         };
+        if !targets.iter().any(|target| may_call(&envelope.caller, target)) {
+            let message = "the API key may not call a provider of the model";
+            return Decision::GiveUp(Failure::new(ErrorCode::PermissionDenied, message));
+        }
         // A worker that was busy made no call.
         let made_a_call = |failure: &&Failure| failure.code != ErrorCode::ProviderBusy;
         let calls = envelope.failures.iter().filter(made_a_call).count();
@@ -121,8 +131,11 @@ impl Routes {
     }
 
     fn best<'a>(&self, targets: &'a [Target], envelope: &Envelope, present: &Present<'_>) -> Option<Candidate<'a>> {
-        let allowed =
-            |target: &&Target| envelope.hedged.as_ref() != Some(*target) && !present.health.is_drained(target);
+        let allowed = |target: &&Target| {
+            envelope.hedged.as_ref() != Some(*target)
+                && !present.health.is_drained(target)
+                && may_call(&envelope.caller, target)
+        };
         let candidates = targets.iter().filter(allowed).filter_map(|target| {
             let own = || {
                 envelope
@@ -216,7 +229,7 @@ fn summary(failures: &[Failure]) -> Failure {
 mod tests {
     use std::collections::BTreeMap;
 
-    use tollgate_types::{Caller, Dialect, KeyId, Payload, RequestId, RequestView};
+    use tollgate_types::{Caller, Dialect, KeyId, Payload, RequestId, RequestView, Tenant};
 
     use super::*;
 
@@ -261,6 +274,9 @@ mod tests {
                 key_name: "k".to_owned(),
                 tags: BTreeMap::new(),
                 policy: "default".to_owned(),
+                tenant: Tenant::default(),
+                user: None,
+                providers: None,
             },
             view: RequestView {
                 operation: tollgate_types::Operation::Chat,

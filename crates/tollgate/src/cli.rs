@@ -462,6 +462,10 @@ pub(crate) enum By {
     Provider,
     Key,
     Tag,
+    Hour,
+    Organisation,
+    Team,
+    User,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Context;
 use tollgate_audit::{Format as Rendering, GroupBy, Store, render};
-use tollgate_types::Millis;
+use tollgate_types::{Millis, Tenant};
 
 use crate::{
     cli::{By, Format, ReportCommand},
@@ -27,9 +27,15 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
         By::Provider => GroupBy::Provider,
         By::Key => GroupBy::Key,
         By::Tag => GroupBy::Tag,
+        By::Hour => GroupBy::Hour,
+        By::Organisation => GroupBy::Organisation,
+        By::Team => GroupBy::Team,
+        By::User => GroupBy::User,
     };
     let now = Millis::now();
-    let rows = Store::connect(&url, 1)?.cost(by, start(&since, now)?, now).await?;
+    let rows = Store::connect(&url, 1)?
+        .cost(by, &Tenant::default(), start(&since, now)?, now)
+        .await?;
     let rendering = match format {
         Format::Table => Rendering::Table,
         Format::Csv => Rendering::Csv,

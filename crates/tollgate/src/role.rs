@@ -240,7 +240,7 @@ impl Bound {
                 process.spawn(&format!("worker of {provider}"), service.run(stop));
             }
             Self::Audit(listener) => {
-                let keys = Arc::new(Keyring::new(&config.keys));
+                let keys = Arc::new(Keyring::new(&config.keys, &config.providers));
                 let streams = tollgate_audit::Streams {
                     ledger: bus.ledger_consumer().await?,
                     jobs: bus.job_records().await?,

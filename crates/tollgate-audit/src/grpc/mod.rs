@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use tollgate_config::{Entry, Keyring, schema::Permission};
-use tollgate_types::{ErrorCode, Failure};
+use tollgate_types::{ErrorCode, Failure, Tenant};
 use tonic::metadata::MetadataMap;
 
 pub(crate) use self::{prices::Prices, reports::Reports};
@@ -19,7 +19,7 @@ pub(crate) struct Access(pub(crate) Arc<Keyring>);
 
 impl Access {
     /// The holder of the call's key, if it has the permission.
-    fn of(&self, metadata: &MetadataMap, permission: Permission) -> Result<&Entry, Failure> {
+    fn of(&self, metadata: &MetadataMap, permission: Permission) -> Result<Arc<Entry>, Failure> {
         let secret = metadata
             .get("authorization")
             .and_then(|value| value.to_str().ok())
@@ -49,4 +49,50 @@ fn unavailable(error: &Error) -> Failure {
 
 fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, message)
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The tenant that is asked for, if it is the caller's or a part of it; the caller's own when none is asked for.
+fn narrowed(own: &Tenant, asked: Tenant) -> Result<Tenant, Failure> {
+    if asked.team.is_some() && asked.organisation.is_none() && own.organisation.is_none() {
+        return Err(invalid("team: give its organisation too"));
+    }
+    let asked = Tenant {
+        organisation: asked.organisation.or_else(|| own.organisation.clone()),
+        team: asked.team.or_else(|| own.team.clone()),
+    };
+    if own.contains(&asked) {
+        return Ok(asked);
+    }
+    // Whether there is such a tenant is not told.
+    let message = "this key has no rights in that organisation or team";
+    Err(Failure::new(ErrorCode::PermissionDenied, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_sees_its_tenant_and_nothing_beside() {
+        let tenant = |organisation: &str, team: &str| Tenant {
+            organisation: some(organisation.to_owned()),
+            team: some(team.to_owned()),
+        };
+        let (all, a, red) = (tenant("", ""), tenant("a", ""), tenant("a", "red"));
+        let ok = |own: &Tenant, asked: Tenant| narrowed(own, asked).ok();
+        assert_eq!(ok(&all, all.clone()), Some(all.clone()));
+        assert_eq!(ok(&all, red.clone()), Some(red.clone()));
+        assert_eq!(ok(&a, all.clone()), Some(a.clone()));
+        assert_eq!(ok(&a, tenant("", "red")), Some(red.clone()));
+        assert_eq!(ok(&red, all.clone()), Some(red.clone()));
+        assert_eq!(ok(&red, a.clone()), Some(red.clone()));
+        assert_eq!(ok(&red, tenant("a", "blue")), None);
+        assert_eq!(ok(&a, tenant("b", "")), None);
+        assert_eq!(ok(&red, tenant("b", "red")), None);
+        assert_eq!(ok(&all, tenant("", "red")), None);
+    }
 }

@@ -7,7 +7,7 @@ use tollgate_proto::{to_status, v1};
 use tollgate_types::{Failure, Millis};
 use tonic::{Request, Response, Status};
 
-use super::{Access, invalid, unavailable};
+use super::{Access, invalid, some, unavailable};
 use crate::{Error, Listed, PriceChange, Store};
 
 /// The service.
@@ -27,10 +27,6 @@ fn moment(unix_ms: u64) -> DateTime<Utc> {
 
 fn json(sheet: &Sheet) -> String {
     serde_json::to_string(sheet).unwrap_or_default()
-}
-
-fn some(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
 }
 
 impl From<Listed> for v1::PriceSheet {

@@ -2,10 +2,10 @@
 
 use tollgate_config::schema::Permission;
 use tollgate_proto::{to_status, v1};
-use tollgate_types::{Failure, Millis};
+use tollgate_types::{Failure, Millis, Tenant};
 use tonic::{Request, Response, Status};
 
-use super::{Access, invalid, unavailable};
+use super::{Access, invalid, narrowed, some, unavailable};
 use crate::{GroupBy, Store};
 
 /// The service.
@@ -15,7 +15,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    async fn rows(&self, request: v1::CostRequest) -> Result<Vec<v1::CostRow>, Failure> {
+    async fn rows(&self, of: &Tenant, request: v1::CostRequest) -> Result<Vec<v1::CostRow>, Failure> {
         let by = v1::GroupBy::try_from(request.by)
             .ok()
             .and_then(GroupBy::from_wire)
@@ -25,9 +25,14 @@ impl Reports {
         } else {
             Millis(request.until_unix_ms)
         };
+        let asked = Tenant {
+            organisation: some(request.organisation),
+            team: some(request.team),
+        };
+        let tenant = narrowed(of, asked)?;
         let rows = self
             .store
-            .cost(by, Millis(request.since_unix_ms), until)
+            .cost(by, &tenant, Millis(request.since_unix_ms), until)
             .await
             .map_err(|error| unavailable(&error))?;
         Ok(rows.into_iter().map(Into::into).collect())
@@ -38,9 +43,9 @@ impl Reports {
 impl v1::reports_server::Reports for Reports {
     async fn cost(&self, request: Request<v1::CostRequest>) -> Result<Response<v1::CostResponse>, Status> {
         let permitted = self.access.of(request.metadata(), Permission::Report);
-        permitted.map_err(|failure| to_status(&failure, None))?;
+        let entry = permitted.map_err(|failure| to_status(&failure, None))?;
         let rows = self
-            .rows(request.into_inner())
+            .rows(&entry.caller.tenant, request.into_inner())
             .await
             .map_err(|failure| to_status(&failure, None))?;
         Ok(Response::new(v1::CostResponse { rows }))

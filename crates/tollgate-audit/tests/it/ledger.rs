@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinSet;
 use tollgate_audit::{Error, Recorded, Store};
-use tollgate_types::{Millis, Operation, UsageSource, ledger::LedgerEvent};
+use tollgate_types::{Millis, Operation, Tenant, UsageSource, ledger::LedgerEvent};
 
 use crate::support::{Database, EVERY_KIND, abandoned, attempt, concluded, settled, settlement, started};
 
@@ -242,7 +242,12 @@ async fn what_no_row_can_hold_is_refused_by_name() {
     }
     let rows = database
         .store
-        .cost(tollgate_audit::GroupBy::Model, Millis(0), Millis(u64::MAX))
+        .cost(
+            tollgate_audit::GroupBy::Model,
+            &Tenant::default(),
+            Millis(0),
+            Millis(u64::MAX),
+        )
         .await
         .unwrap();
     assert_eq!((rows[0].calls, rows[0].input_tokens), (3, i64::MAX as u64));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollgate_audit::{GroupBy, Recorded};
-use tollgate_types::{Millis, ledger::LedgerEvent};
+use tollgate_types::{Millis, Tenant, ledger::LedgerEvent};
 
 use crate::support::{Database, EVERY_KIND, START, abandoned, attempt, settled, settlement, started};
 
@@ -72,7 +72,7 @@ async fn a_late_settlement_is_a_correction_and_the_view_has_the_truth() {
     assert_eq!(database.texts(truth).await, ["2"]);
     let rows = database
         .store
-        .cost(GroupBy::Provider, Millis(0), OVERDUE)
+        .cost(GroupBy::Provider, &Tenant::default(), Millis(0), OVERDUE)
         .await
         .unwrap();
     assert_eq!((rows.len(), rows[0].calls, rows[0].orphaned_calls), (1, 3, 1));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tollgate_audit::{CostRow, GroupBy};
-use tollgate_types::{Millis, ledger::LedgerEvent};
+use tollgate_types::{Millis, Tenant, ledger::LedgerEvent};
 
 use crate::support::{Database, START, attempt, settlement, started};
 
@@ -15,6 +15,7 @@ fn call(number: u128, seconds: u64, model: &str, provider: &str, tags: &[(&str, 
     attempt.model = model.to_owned();
     attempt.target.provider = provider.to_owned();
     attempt.caller.key_name = format!("key-{}", number % 2);
+    attempt.caller.tenant.team = Some(if number % 2 == 0 { "web" } else { "ops" }.to_owned());
     attempt.caller.tags = tags
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -83,16 +84,28 @@ async fn each_grouping_equals_the_sum_by_hand() {
                 row("team=web", 2, "0.00048", 0),
             ],
         ),
+        (GroupBy::Organisation, vec![row("acme", 4, "0.00072", 1)]),
+        (
+            GroupBy::Team,
+            vec![row("acme/ops", 2, "0.00024", 1), row("acme/web", 2, "0.00048", 0)],
+        ),
+        (GroupBy::User, vec![row("u-1", 4, "0.00072", 1)]),
     ];
     for (by, expected) in cases {
         assert_eq!(
-            database.store.cost(by, Millis(0), Millis(u64::MAX)).await.unwrap(),
+            database
+                .store
+                .cost(by, &Tenant::default(), Millis(0), Millis(u64::MAX))
+                .await
+                .unwrap(),
             expected,
             "{by:?}"
         );
         let group = match by {
             GroupBy::Day => "day::text",
             GroupBy::Key => "key_name",
+            GroupBy::Team => "concat_ws('/', organisation, team)",
+            GroupBy::User => "end_user",
             _ => by.as_str(),
         };
         let sql = format!(
@@ -122,11 +135,36 @@ async fn each_grouping_equals_the_sum_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_sees_its_own_calls() {
+    let database = filled().await;
+    let calls = async |organisation: Option<&str>, team: Option<&str>| -> u64 {
+        let tenant = Tenant {
+            organisation: organisation.map(str::to_owned),
+            team: team.map(str::to_owned),
+        };
+        let rows = database
+            .store
+            .cost(GroupBy::Hour, &tenant, Millis(0), Millis(u64::MAX))
+            .await;
+        rows.unwrap().iter().map(|row| row.calls).sum()
+    };
+    assert_eq!(calls(None, None).await, 4);
+    assert_eq!(calls(Some("acme"), None).await, 4);
+    assert_eq!(calls(Some("acme"), Some("ops")).await, 2);
+    assert_eq!(calls(Some("acme"), Some("nobody")).await, 0);
+    assert_eq!(calls(Some("other"), Some("ops")).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_begins_at_since_and_ends_before_until() {
     let database = filled().await;
     let calls = async |since: u64, until: u64| {
         let bounds = [since, until].map(|seconds| Millis(START.0 + seconds * 1000));
-        let rows = database.store.cost(GroupBy::Model, bounds[0], bounds[1]).await.unwrap();
+        let rows = database
+            .store
+            .cost(GroupBy::Model, &Tenant::default(), bounds[0], bounds[1])
+            .await
+            .unwrap();
         rows.iter().map(|row| row.calls).sum::<u64>()
     };
     assert_eq!(

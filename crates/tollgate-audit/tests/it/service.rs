@@ -1,7 +1,7 @@
 //! The whole service on a real NATS and a Postgres of its own: what the stream holds ends up in the tables, whatever the
 //! database does in between, and reports are for those who may read them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
@@ -14,7 +14,7 @@ use tollgate_bus::{
 };
 use tollgate_config::{
     Keyring, SecretRef, hash_key,
-    schema::{Config, Key, Permission},
+    schema::{Config, Grant, Key, Permission, Tenant},
 };
 use tollgate_devstack::{Nats, NatsOptions, Paths, Postgres, PostgresOptions, SyncInterval, TempPaths};
 use tollgate_proto::v1::{self, reports_client::ReportsClient};
@@ -79,7 +79,10 @@ impl Stack {
         let channel = Channel::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let telemetry = Telemetry::without_logger("audit", &config.telemetry).unwrap();
         let readiness = Readiness::default();
-        let keys = Keyring::new(&[key("complete", Permission::Complete), key("report", Permission::Report)]);
+        let keys = Keyring::new(
+            &[key("complete", Permission::Complete), key("report", Permission::Report)],
+            &[],
+        );
         let service = Service::build(
             &config.audit,
             &config.providers,
@@ -151,6 +154,7 @@ impl Stack {
             by,
             since_unix_ms: 0,
             until_unix_ms: 0,
+            ..v1::CostRequest::default()
         });
         if let Some(secret) = secret {
             request
@@ -191,11 +195,11 @@ fn key(name: &str, permission: Permission) -> Key {
         name: name.to_owned(),
         hash: hash_key(&format!("tg_{name}")),
         expires_at: None,
-        tags: BTreeMap::new(),
-        policy: "default".to_owned(),
-        models: None,
-        permissions: vec![permission],
-        requests_per_minute: None,
+        tenant: Tenant::default(),
+        grant: Grant {
+            permissions: Some(vec![permission]),
+            ..Grant::default()
+        },
     }
 }
 

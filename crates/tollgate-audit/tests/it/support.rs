@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use tollgate_audit::{Store, migrate};
 use tollgate_devstack::{Paths, Postgres, PostgresOptions};
 use tollgate_types::{
-    AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, Operation, RequestId, Target, Usage, UsageSource,
+    AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, Operation, RequestId, Target, Tenant, Usage, UsageSource,
     ledger::{Attempt, AttemptOutcome, Conclusion, LedgerEvent, RequestState, Settlement},
 };
 use uuid::Uuid;
@@ -173,6 +173,12 @@ pub(crate) fn caller() -> Caller {
             ("env".to_owned(), "prod".to_owned()),
         ]),
         policy: "default".to_owned(),
+        tenant: Tenant {
+            organisation: Some("acme".to_owned()),
+            team: Some("web".to_owned()),
+        },
+        user: Some("u-1".to_owned()),
+        providers: None,
     }
 }
 

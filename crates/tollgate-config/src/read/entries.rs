@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Checks, Hedge, Key, Model, ModelTarget, Permission, Policy},
+    schema::{Checks, Grant, Hedge, Key, Model, ModelTarget, Policy, Tenant},
     value,
 };
 
-use super::links::{DEFAULT_POLICY, Kind, Links};
+use super::links::{Kind, Links};
 
 pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
     let mut f = at.fields()?;
@@ -19,40 +19,80 @@ pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
         Some(hash)
     });
     let expires_at = f.optional("expires_at", |at| at.parse(value::moment));
-    let tags = f.optional("tags", tags).unwrap_or_default();
-    let policy = f.value("policy", DEFAULT_POLICY.to_owned(), |at| {
-        links.reference(at, Kind::Policy)
-    });
-    let models = f.optional("models", |at| {
-        let models = some(at, "leave the key out to allow all models")?;
-        Some(
-            models
-                .iter()
-                .filter_map(|at| links.reference(at, Kind::Model))
-                .collect(),
-        )
-    });
-    let permissions = f.value("permissions", vec![Permission::Complete], |at| {
-        let permissions = some(at, "leave the key out to allow completions")?;
-        Some(
-            permissions
-                .iter()
-                .filter_map(|at| at.parse(value::permission))
-                .collect(),
-        )
-    });
-    let requests_per_minute = f.optional("requests_per_minute", |at| at.count(1..=10_000_000));
+    let tenant = Tenant {
+        organisation: f.optional("organisation", |at| at.parse(value::name)),
+        team: f.optional("team", |at| at.parse(value::name)),
+    };
+    if tenant.team.is_some() && tenant.organisation.is_none() {
+        at.mistake("a team is one of an organisation: give organisation");
+    }
+    let grant = grant(&mut f, links);
     f.finish();
     Some(Key {
         name: name?,
         hash: hash?,
         expires_at,
+        tenant,
+        grant,
+    })
+}
+
+fn grant<'a>(f: &mut Fields<'a>, links: &mut Links<'a>) -> Grant {
+    const ALL: &str = "leave the key out to allow all";
+    let tags = f.optional("tags", tags).unwrap_or_default();
+    let policy = f.optional("policy", |at| links.reference(at, Kind::Policy));
+    let models = f.optional("models", |at| {
+        let models = some(at, "leave the key out to allow all models")?;
+        let known = models.iter().filter_map(|at| links.reference(at, Kind::Model));
+        Some(known.collect())
+    });
+    let providers = f.optional("providers", |at| {
+        let providers = some(at, ALL)?;
+        let known = providers.iter().filter_map(|at| links.reference(at, Kind::Provider));
+        Some(known.collect())
+    });
+    let permissions = f.optional("permissions", |at| {
+        let permissions = some(at, "leave the key out to allow completions")?;
+        Some(
+            permissions
+                .iter()
+                .filter_map(|at| at.parse(value::permission))
+                .collect::<Vec<_>>(),
+        )
+    });
+    let roles = f.optional("roles", |at| {
+        let roles = some(at, "leave the key out to have none")?;
+        let roles = roles.iter().filter_map(|at| at.parse(value::role));
+        Some(
+            roles
+                .flat_map(|role| role.permissions().iter().copied())
+                .collect::<Vec<_>>(),
+        )
+    });
+    let permissions = match (permissions, roles) {
+        (None, None) => None,
+        (named, of_roles) => Some(named.into_iter().chain(of_roles).flatten().collect()),
+    };
+    Grant {
+        permissions,
         tags,
         policy,
         models,
-        permissions,
-        requests_per_minute,
-    })
+        providers,
+        regions: f.optional("regions", |at| {
+            let regions = some(at, ALL)?;
+            Some(regions.iter().filter_map(|at| at.parse(value::label)).collect())
+        }),
+        doors: f.optional("doors", |at| {
+            let doors = some(at, ALL)?;
+            Some(doors.iter().filter_map(|at| at.parse(value::door)).collect())
+        }),
+        lanes: f.optional("lanes", |at| {
+            let lanes = some(at, ALL)?;
+            Some(lanes.iter().filter_map(|at| at.parse(value::lane)).collect())
+        }),
+        requests_per_minute: f.optional("requests_per_minute", |at| at.count(1..=10_000_000)),
+    }
 }
 
 /// A list with at least one entry. One that was emptied must not come to mean the default, which allows more.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The policy that is always there.
-pub(super) const DEFAULT_POLICY: &str = "default";
+pub(crate) const DEFAULT_POLICY: &str = "default";
 
 /// What a name is the name of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! From the tree to the typed configuration: a function for each section, with its keys and defaults.
 
 mod entries;
-mod links;
+pub(crate) mod links;
 mod provider;
 mod sections;
 

@@ -16,7 +16,7 @@ use tollgate_bus::{
     jobs::{JOB_LEASE, Taken, Taker},
 };
 use tollgate_config::Entry;
-use tollgate_types::{ErrorCode, Failure, FileId, JobEnd, Millis, job::Priority, ledger::RequestState};
+use tollgate_types::{ErrorCode, Failure, FileId, JobEnd, Lane, Millis, job::Priority, ledger::RequestState};
 
 use super::{
     BatchDesk, RESULT_PURPOSE,
@@ -191,9 +191,9 @@ impl Runner {
             }
             Err(error) => return Err(away(error)),
         };
-        let mistakes = self.check(entry, &kind, batch, lines).await?;
+        let mistakes = self.check(&entry, &kind, batch, lines).await?;
         let requests = if mistakes.is_empty() {
-            self.submit(entry, &kind, batch).await?
+            self.submit(&entry, &kind, batch).await?
         } else {
             0
         };
@@ -237,7 +237,7 @@ impl Runner {
                 let view = self
                     .desk
                     .reception()
-                    .look(entry, kind.dialect, kind.operation, path, body)?;
+                    .look(entry, Lane::Jobs, kind.dialect, kind.operation, path, body)?;
                 if view.stream {
                     let message = "a batch's answers are fetched whole: leave stream out".to_owned();
                     return Err(Mistake::new("invalid_request", message, Some("stream")));

@@ -1,5 +1,6 @@
 //! `/v1/files` and `/v1/batches`: many durable requests in a file, as OpenAI's clients send them.
 
+use std::sync::Arc;
 use std::{collections::BTreeMap, io};
 
 use axum::{
@@ -207,7 +208,7 @@ fn answer<T: Serialize>(result: Result<T, impl Into<Rejection>>) -> Response {
     }
 }
 
-fn entry_of<'a>(desk: &'a BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<&'a Entry, Failure> {
+fn entry_of(desk: &BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Entry>, Failure> {
     let secret = credential(headers, uri)?;
     desk.reception().authenticate_secret(&secret)
 }
@@ -387,7 +388,7 @@ async fn create(State(desk): State<BatchDesk>, request: Request) -> Response {
             metadata: wire.metadata.unwrap_or_default(),
             idempotency_key: idempotency_key(&head.headers),
         };
-        desk.create(entry, wanted).await
+        desk.create(&entry, wanted).await
     };
     answer(created.await.map(BatchBody::from))
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use axum::{
     Extension,
     extract::{Path, Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     response::Response,
 };
 use bytes::Bytes;
 use tollgate_config::Entry;
-use tollgate_types::{Dialect, ErrorCode, Failure, Operation, RequestId};
+use tollgate_types::{Dialect, ErrorCode, Failure, Lane, Operation, RequestId};
 
 use super::{
     answer::{self, Form},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     desk::Ticket,
     jobs::{JobDesk, Submission},
+    labels::Labels,
     reception::{Arrival, Rejection},
 };
 
@@ -151,9 +152,10 @@ async fn open(desk: &JobDesk, request_id: RequestId, request: Request, call: Cal
     let (head, body) = request.into_parts();
     let known = credential(&head.headers, &head.uri)
         .and_then(|secret| reception.authenticate_secret(&secret))
-        .and_then(|entry| reception.admit(entry.caller.key_id).map(|()| entry));
-    let entry = match known {
-        Ok(entry) => entry,
+        .and_then(|entry| reception.admit(&entry).map(|()| entry))
+        .and_then(|entry| Ok((entry, labels(&head.headers)?)));
+    let (entry, labels) = match known {
+        Ok(known) => known,
         Err(failure) => {
             body::dismiss(body).await;
             return Err(failure.into());
@@ -167,11 +169,12 @@ async fn open(desk: &JobDesk, request_id: RequestId, request: Request, call: Cal
         .filter(|_| call.operation != Operation::CountTokens)
     {
         let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
-        return once(desk, entry, headers, key, &body, call).await;
+        return once(desk, &entry, labels, headers, key, &body, call).await;
     }
     let arrival = Arrival {
         request_id,
-        entry,
+        entry: &entry,
+        labels,
         dialect: call.dialect,
         operation: call.operation,
         path: call.path,
@@ -186,6 +189,7 @@ async fn open(desk: &JobDesk, request_id: RequestId, request: Request, call: Cal
 async fn once(
     desk: &JobDesk,
     entry: &Entry,
+    labels: Labels,
     headers: BTreeMap<String, String>,
     key: String,
     body: &[u8],
@@ -193,9 +197,12 @@ async fn once(
 ) -> Result<Opened, Rejection> {
     let Call { dialect, operation, .. } = call;
     let path = call.path.as_ref().map(|(model, stream)| (model.as_str(), *stream));
-    let view = desk.reception.look(entry, dialect, operation, path, body)?;
+    let view = desk
+        .reception
+        .look(entry, Lane::Interactive, dialect, operation, path, body)?;
     let submission = Submission {
         headers,
+        labels,
         body: tollgate_dialect::unstreamed(dialect, body)?,
         path: call.path.map(|(model, _)| (model, false)),
         idempotency_key: Some(key),
@@ -208,6 +215,11 @@ async fn once(
     let frames = tollgate_dialect::restream(dialect, body, &view, &whole);
     let unreadable = |_| Failure::new(ErrorCode::Internal, "the kept answer cannot be streamed");
     Ok(Opened::Replayed(frames.map_err(unreadable)?))
+}
+
+/// What the headers say beside the body.
+pub(super) fn labels(headers: &HeaderMap) -> Result<Labels, Failure> {
+    Labels::read(|name| headers.get(name).map(HeaderValue::as_bytes))
 }
 
 pub(super) fn passed_on(headers: &HeaderMap) -> BTreeMap<String, String> {

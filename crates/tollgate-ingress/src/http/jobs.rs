@@ -1,5 +1,6 @@
 //! `/v1/jobs`: durable requests over HTTP, each in the dialect of the path that it names.
 
+use crate::labels::Labels;
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use axum::{
@@ -53,6 +54,7 @@ struct SubmitBody<'a> {
     deadline: Option<DateTime<Utc>>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
+    user: Option<String>,
     batch: Option<String>,
     webhook: Option<String>,
 }
@@ -155,7 +157,7 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
         Failure::new(
             ErrorCode::InvalidRequest,
             format!(
-                "the body is no job: expected url and body, and of idempotency_key, priority, not_before, deadline, tags and batch what is wanted; {place}"
+                "the body is no job: expected url and body, and of idempotency_key, priority, not_before, deadline, tags, user and batch what is wanted; {place}"
             ),
         )
     };
@@ -178,12 +180,15 @@ async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobB
             .unwrap_or_default(),
         not_before: wire.not_before.map(Millis::from),
         deadline: wire.deadline.map(Millis::from),
-        tags: wire.tags,
+        labels: Labels {
+            tags: wire.tags,
+            user: wire.user,
+        },
         batch: wire.batch,
         webhook: wire.webhook,
         ..Submission::default()
     };
-    let submitted = desk.submit(entry, dialect, operation, submission).await?;
+    let submitted = desk.submit(&entry, dialect, operation, submission).await?;
     let status = if submitted.new {
         StatusCode::ACCEPTED
     } else {

@@ -40,7 +40,11 @@ pub(super) async fn list(State(desk): State<JobDesk>, headers: HeaderMap, Origin
         Ok(entry) => entry,
         Err(failure) => return error_response(dialect, &failure.into(), None),
     };
-    let models: Vec<_> = desk.reception.models(entry).map(|name| object(dialect, name)).collect();
+    let models: Vec<_> = desk
+        .reception
+        .models(&entry)
+        .map(|name| object(dialect, name))
+        .collect();
     let id = |model: Option<&Value>| model.map(|model| model["id"].clone());
     let body = match dialect {
         Dialect::Anthropic => {
@@ -61,7 +65,7 @@ pub(super) async fn one(
 ) -> Response {
     let dialect = asker(&headers, &uri);
     match credential(&headers, &uri).and_then(|secret| desk.reception.authenticate_secret(&secret)) {
-        Ok(entry) if desk.reception.models(entry).any(|name| name == model) => respond(&object(dialect, &model)),
+        Ok(entry) if desk.reception.models(&entry).any(|name| name == model) => respond(&object(dialect, &model)),
         Ok(_) => {
             let message = "the model does not exist or you do not have access";
             let rejection = Rejection {

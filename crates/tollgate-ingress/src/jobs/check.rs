@@ -24,7 +24,7 @@ pub(super) fn check(submission: &Submission) -> Result<(), Rejection> {
     if submission.batch.as_deref().is_some_and(|batch| !plain(batch)) {
         return Err(at("batch", "expected 1 to 64 letters, digits, -, _ and dots"));
     }
-    let tags = &submission.tags;
+    let tags = &submission.labels.tags;
     let fine = |(name, value): (&String, &String)| {
         plain(name) && value.len() <= LONGEST_VALUE && !value.contains(char::is_control)
     };
@@ -32,6 +32,10 @@ pub(super) fn check(submission: &Submission) -> Result<(), Rejection> {
         let message =
             "expected up to 16, with names of up to 64 letters, digits, -, _ and dots and values of up to 256 bytes";
         return Err(at("tags", message));
+    }
+    let user = submission.labels.user.as_deref().unwrap_or("-");
+    if user.is_empty() || user.len() > LONGEST_VALUE || user.contains(char::is_control) {
+        return Err(at("user", "expected 1 to 256 bytes"));
     }
     Ok(())
 }
@@ -41,6 +45,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::labels::Labels;
 
     #[test]
     fn names_are_checked_before_anything_is_stored() {
@@ -61,10 +66,11 @@ mod tests {
         assert_eq!(refused(|s| s.batch = Some("*".to_owned())), "batch");
         let tag = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
         assert_eq!(with(|_| {}), None);
+        assert_eq!(refused(|s| s.labels.user = Some("\n".to_owned())), "user");
         let tags = [tag("a b", "c"), tag("a", "c\0"), tag("a", &"v".repeat(257))];
         for tags in tags {
             let submission = Submission {
-                tags,
+                labels: Labels { tags, user: None },
                 ..Submission::default()
             };
             assert!(check(&submission).is_err());

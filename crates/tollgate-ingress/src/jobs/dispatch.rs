@@ -325,7 +325,10 @@ impl Dispatcher {
 
     /// One try: the job as a request at this replica's desk.
     async fn attempt(&self, job: &Job, fence: u64) -> Result<Bytes, Failure> {
-        self.reception.admit(job.caller.key_id)?;
+        // An accepted job runs, whatever becomes of its key; a limit of the key holds for it as well.
+        if let Some(entry) = self.reception.find(job.caller.key_id) {
+            self.reception.admit(&entry)?;
+        }
         let size = usize::try_from(job.payload.size()).unwrap_or(usize::MAX);
         let buffered = self.reception.reserve(size)?;
         let body = self.jobs.fetch(&job.payload).await.map_err(|error| match error {

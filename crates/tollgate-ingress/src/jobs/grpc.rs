@@ -1,6 +1,8 @@
 //! `tollgate.v1.Jobs`.
 
+use crate::labels::Labels;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use serde::Serialize;
@@ -17,7 +19,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn authenticate(&self, metadata: &MetadataMap) -> Result<&Entry, Failure> {
+    fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
         let mut values = metadata.get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
         self.desk.reception.authenticate(only.map(|value| value.as_bytes()))
@@ -44,7 +46,10 @@ impl Service {
             priority: priority.domain(),
             not_before: (wire.not_before_unix_ms > 0).then_some(Millis(wire.not_before_unix_ms)),
             deadline: (wire.deadline_unix_ms > 0).then_some(Millis(wire.deadline_unix_ms)),
-            tags: wire.tags.into_iter().collect(),
+            labels: Labels {
+                tags: wire.tags.into_iter().collect(),
+                user: filled(wire.user),
+            },
             batch: filled(wire.batch),
             webhook: filled(wire.webhook),
             ..Submission::default()
@@ -89,7 +94,7 @@ impl v1::jobs_server::Jobs for Service {
         let submit = async {
             let (metadata, _, wire) = request.into_parts();
             let entry = self.authenticate(&metadata)?;
-            let submitted = self.submit_one(entry, wire).await?;
+            let submitted = self.submit_one(&entry, wire).await?;
             self.whole(submitted.status).await
         };
         submit.await.map(Response::new).map_err(refused)
@@ -101,7 +106,7 @@ impl v1::jobs_server::Jobs for Service {
     ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
         const AT_ONCE: usize = 64;
         let (metadata, _, messages) = request.into_parts();
-        let entry = self.authenticate(&metadata).map_err(refused)?;
+        let entry = &*self.authenticate(&metadata).map_err(refused)?;
         let most = self.desk.settings.max_batch;
         let mut submitted = messages
             .enumerate()

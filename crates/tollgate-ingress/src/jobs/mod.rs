@@ -19,7 +19,7 @@ use tollgate_bus::{Error as BusError, Jobs, jobs::Hints};
 use tollgate_config::{Entry, schema::JobSettings};
 use tollgate_proto::v1;
 use tollgate_types::{
-    BatchId, Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Millis, Operation,
+    BatchId, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Lane, Millis, Operation,
     job::{JobStatus, Priority, Progress},
     ledger::RequestState,
 };
@@ -29,6 +29,7 @@ use self::{
     id::{Meant, fingerprint, named},
 };
 use crate::{
+    labels::Labels,
     reception::{Reception, Rejection},
     webhook::Webhooks,
 };
@@ -70,7 +71,7 @@ pub(crate) struct Submission {
     pub(crate) priority: Priority,
     pub(crate) not_before: Option<Millis>,
     pub(crate) deadline: Option<Millis>,
-    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) labels: Labels,
     pub(crate) batch: Option<String>,
     /// The address to tell of the end.
     pub(crate) webhook: Option<String>,
@@ -129,7 +130,14 @@ impl JobDesk {
             .path
             .as_ref()
             .map(|(model, stream)| (model.as_str(), *stream));
-        let view = self.reception.look(entry, dialect, operation, path, &submission.body)?;
+        let lane = if submission.brief {
+            Lane::Interactive
+        } else {
+            Lane::Jobs
+        };
+        let view = self
+            .reception
+            .look(entry, lane, dialect, operation, path, &submission.body)?;
         if view.stream {
             return Err(at("stream", "a job's answer is fetched whole: leave stream out"));
         }
@@ -151,7 +159,7 @@ impl JobDesk {
         };
         let job = Job {
             id,
-            caller: tagged(&entry.caller, submission.tags),
+            caller: submission.labels.apply(&entry.caller),
             view,
             dialect,
             headers: submission.headers,
@@ -430,35 +438,5 @@ fn at(param: &str, message: &str) -> Rejection {
     Rejection {
         failure: Failure::new(ErrorCode::InvalidRequest, format!("{param}: {message}")),
         param: Some(param.to_owned()),
-    }
-}
-
-/// A label of the key cannot be taken over by one of the job.
-fn tagged(caller: &Caller, tags: BTreeMap<String, String>) -> Caller {
-    let mut caller = caller.clone();
-    for (name, value) in tags {
-        caller.tags.entry(name).or_insert(value);
-    }
-    caller
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_jobs_labels_do_not_replace_those_of_its_key() {
-        let caller = Caller {
-            key_id: KeyId::generate(),
-            key_name: "k".to_owned(),
-            tags: BTreeMap::from([("team".to_owned(), "search".to_owned())]),
-            policy: "default".to_owned(),
-        };
-        let tags = [("team", "other"), ("run", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let tagged = tagged(&caller, BTreeMap::from(tags));
-        assert_eq!(
-            (tagged.tags["team"].as_str(), tagged.tags["run"].as_str()),
-            ("search", "7")
-        );
     }
 }
