@@ -4,7 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 7] = ["chat", "gateway", "jobs", "pipeline", "prices", "reports", "targets"];
+const FILES: [&str; 8] = [
+    "chat", "gateway", "jobs", "keys", "pipeline", "prices", "reports", "targets",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -63,6 +65,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".tollgate.v1.JobRecord",
             ".tollgate.v1.JobNoteRecord",
             ".tollgate.v1.JobEndRecord",
+            // Secrets.
+            ".tollgate.v1.IssuedKey",
         ])
         .compile_fds(descriptors)?;
     Ok(())

@@ -5,32 +5,39 @@
 //! late, or before the one it follows, ends in the same rows.
 
 mod catalogue;
+mod chain;
 mod check;
 mod consume;
 mod error;
 mod grpc;
 mod jobs;
+mod keys;
 mod lane;
 mod orphan;
 mod price;
+mod publish;
 mod render;
 mod report;
 mod rows;
 mod service;
 mod store;
+mod tenants;
 mod trim;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
 pub use catalogue::{Listed, PriceChange};
+pub use chain::{AuditEvent, Broken, verify};
 pub use check::AttemptRow;
 pub use error::Error;
+pub use keys::{Actor, KeyInfo, NewKey, Refusal};
 pub use orphan::ASSUMED_OUTPUT_TOKENS;
 pub use price::PriceLists;
 pub use render::{Format, render};
 pub use report::{CostRow, GroupBy};
 pub use service::{Service, Streams};
 pub use store::{Recorded, Store};
+pub use tenants::TenantInfo;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 

@@ -1,6 +1,6 @@
-//! Audit as a service: four tasks that live and end together.
+//! Audit as a service: tasks that live and end together.
 //!
-//! `consume`, `lane` and `orphans` wait out a database that is away and never fail; an error of `reports`, or a panic in any of
+//! `consume`, `lane`, `orphans`, `trim` and `publish` wait out a database that is away and never fail; an error of `reports`, or a panic in any of
 //! them, ends the service, so that whoever runs it starts it anew.
 
 use std::{sync::Arc, time::Duration};
@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
+    sync::Notify,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -22,7 +23,10 @@ use tollgate_config::{
 };
 use tollgate_proto::{
     DESCRIPTORS,
-    v1::{prices_server::PricesServer, reports_server::ReportsServer},
+    v1::{
+        audit_log_server::AuditLogServer, keys_server::KeysServer, prices_server::PricesServer,
+        reports_server::ReportsServer,
+    },
 };
 use tollgate_telemetry::{Metrics, Readiness};
 use tollgate_types::Millis;
@@ -31,8 +35,9 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     Error, Store,
     consume::{Consume, chain},
-    grpc::{Access, Prices, Reports},
+    grpc::{Access, Keys, Prices, Reports},
     lane::Lane,
+    publish::Publish,
     trim::Trim,
 };
 
@@ -41,6 +46,8 @@ pub struct Streams {
     pub ledger: LedgerConsumer,
     pub jobs: JobRecords,
     pub questions: JobQuestions,
+    /// Where keys are published.
+    pub keys: tollgate_bus::keys::Keys,
 }
 
 /// Audit, ready to run.
@@ -52,6 +59,8 @@ pub struct Service {
     trim: Trim,
     reports: Reports,
     prices: Prices,
+    keys: Keys,
+    publish: Publish,
     listener: TcpListener,
 }
 
@@ -91,7 +100,19 @@ impl Service {
             records: streams.jobs,
             questions: streams.questions,
         };
+        let changed = Arc::new(Notify::new());
+        let publish = Publish {
+            store: store.clone(),
+            bucket: streams.keys,
+            ring: Arc::clone(&keys),
+            changed: Arc::clone(&changed),
+        };
         let access = Access(keys);
+        let keys = Keys {
+            store: store.clone(),
+            access: access.clone(),
+            changed,
+        };
         let reports = Reports {
             store: store.clone(),
             access: access.clone(),
@@ -108,6 +129,8 @@ impl Service {
             trim,
             reports,
             prices,
+            keys,
+            publish,
             listener,
         })
     }
@@ -138,7 +161,13 @@ impl Service {
             trim.run(token).await;
             Ok(())
         });
-        tasks.spawn(serve(reports, self.prices, self.listener, together.clone()));
+        let (publish, token) = (self.publish, together.clone());
+        tasks.spawn(async move {
+            publish.run(token).await;
+            Ok(())
+        });
+        let services = (reports, self.prices, self.keys);
+        tasks.spawn(serve(services, self.listener, together.clone()));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
             // The first to end takes the others with it; its error is the one that counts.
@@ -153,10 +182,16 @@ impl Service {
 /// Price sheets in one import, in bytes.
 const LARGEST_IMPORT: usize = 64 << 20;
 
-async fn serve(reports: Reports, prices: Prices, listener: TcpListener, stop: CancellationToken) -> Result<(), Error> {
+async fn serve(
+    (reports, prices, keys): (Reports, Prices, Keys),
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ReportsServer<Reports>>().await;
     health.set_serving::<PricesServer<Prices>>().await;
+    health.set_serving::<KeysServer<Keys>>().await;
+    health.set_serving::<AuditLogServer<Keys>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
@@ -164,6 +199,8 @@ async fn serve(reports: Reports, prices: Prices, listener: TcpListener, stop: Ca
         .add_service(health_service)
         .add_service(reflection)
         .add_service(ReportsServer::new(reports))
+        .add_service(AuditLogServer::new(keys.clone()))
+        .add_service(KeysServer::new(keys))
         .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

@@ -144,7 +144,7 @@ impl Keyring {
             .secrets
             .iter()
             .filter(|_| !record.disabled)
-            .filter_map(|secret| Some((unhex(&secret.sha256)?, entry(secret.until))))
+            .filter_map(|secret| Some((read_hash(&secret.sha256)?, entry(secret.until))))
             .collect();
         let mut issued = self.issued.write().unwrap_or_else(PoisonError::into_inner);
         if issued
@@ -197,14 +197,18 @@ impl Keyring {
     }
 }
 
-fn unhex(text: &str) -> Option<Hash> {
+/// A hash as 64 hex digits.
+#[must_use]
+pub fn read_hash(text: &str) -> Option<Hash> {
     let mut hash = [0; 32];
     let (digits, rest) = text.as_bytes().as_chunks::<2>();
     if digits.len() != hash.len() || !rest.is_empty() {
         return None;
     }
     for (byte, pair) in hash.iter_mut().zip(digits) {
-        let pair = std::str::from_utf8(pair).ok()?;
+        let pair = std::str::from_utf8(pair)
+            .ok()
+            .filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     Some(hash)

@@ -17,7 +17,7 @@ mod url;
 mod value;
 mod yaml;
 
-pub use keyring::{AuthError, Entry, Keyring, generate_key, hash_key};
+pub use keyring::{AuthError, Entry, Keyring, generate_key, hash_key, read_hash};
 pub use load::{LoadError, load, parse};
 pub use mistake::{Mistake, Mistakes};
 pub use preset::presets;

@@ -12,6 +12,7 @@ pub mod v1 {
 mod chat;
 mod jobs;
 mod pipeline;
+mod rights;
 mod status;
 
 /// The encoded descriptors of all contracts, for gRPC reflection.

@@ -85,6 +85,10 @@ error_codes! {
     PermissionDenied = "permission_denied", 403, PermissionDenied, retry: false;
     /// No such model for this key.
     ModelNotFound = "model_not_found", 404, NotFound, retry: false;
+    /// No key of this name or id is known to the caller.
+    KeyNotFound = "key_not_found", 404, NotFound, retry: false;
+    /// Something of this name exists already.
+    NameTaken = "name_taken", 409, AlreadyExists, retry: false;
     /// No such job for this key.
     JobNotFound = "job_not_found", 404, NotFound, retry: false;
     /// No batch of this id belongs to the key.

@@ -245,6 +245,7 @@ impl Bound {
                     ledger: bus.ledger_consumer().await?,
                     jobs: bus.job_records().await?,
                     questions: bus.job_questions().await?,
+                    keys: Box::pin(bus.keys()).await?,
                 };
                 let service = tollgate_audit::Service::build(
                     &config.audit,

@@ -1,5 +1,6 @@
 //! What audit serves over gRPC. Every method begins with [`Access::of`].
 
+mod keys;
 mod prices;
 mod reports;
 
@@ -10,7 +11,7 @@ use tollgate_config::{Entry, Keyring, schema::Permission};
 use tollgate_types::{ErrorCode, Failure, Tenant};
 use tonic::metadata::MetadataMap;
 
-pub(crate) use self::{prices::Prices, reports::Reports};
+pub(crate) use self::{keys::Keys, prices::Prices, reports::Reports};
 use crate::{Error, consume::chain};
 
 /// Who may do what.

@@ -91,6 +91,7 @@ impl Stack {
                 ledger: bus.ledger_consumer().await.unwrap(),
                 jobs: bus.job_records().await.unwrap(),
                 questions: bus.job_questions().await.unwrap(),
+                keys: bus.keys().await.unwrap(),
             },
             listener,
             telemetry.metrics,

@@ -38,6 +38,8 @@ const fn kind(code: ErrorCode) -> Kind {
         | ErrorCode::Unauthenticated
         | ErrorCode::PermissionDenied
         | ErrorCode::ModelNotFound
+        | ErrorCode::KeyNotFound
+        | ErrorCode::NameTaken
         | ErrorCode::JobNotFound
         | ErrorCode::BatchNotFound
         | ErrorCode::FileNotFound
