@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) concurrency: Option<usize>,
     /// Workers for every dialect, not for OpenAI's alone.
     pub(crate) dialects: bool,
+    /// A second ingress, at `Stack::second`.
+    pub(crate) two_ingresses: bool,
 }
 
 impl Options {
@@ -95,6 +97,7 @@ const DIALECTS: [(&str, &str, &str); 4] = [
 
 pub(crate) struct Stack {
     pub(crate) http: String,
+    pub(crate) second: String,
     pub(crate) grpc: String,
     pub(crate) reports: String,
     pub(crate) nats_url: String,
@@ -132,7 +135,7 @@ impl Stack {
         let (simulator, simulator_url, simulator_stop) = simulate(options.script.clone()).await;
         let config = folder.data.join("tollgate.yaml");
         std::fs::write(&config, configuration(&options, &simulator_url)).unwrap();
-        let ports: Vec<u16> = (0..5).map(|_| free_port().unwrap()).collect();
+        let ports: Vec<u16> = (0..8).map(|_| free_port().unwrap()).collect();
         let address = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
         let env = Environment {
             config,
@@ -141,12 +144,13 @@ impl Stack {
             ports: &ports,
         };
         env.init().await;
-        let (roles, _) = Supervisor::start(env.roles(&folder, options.dialects), Policy::default());
+        let (roles, _) = Supervisor::start(env.roles(&folder, &options), Policy::default());
         if !roles.all_ready(Duration::from_secs(60)).await {
             panic!("not ready: {:?}\n{}", roles.states().borrow(), logs(&folder));
         }
         Self {
             http: address(0),
+            second: address(5),
             grpc: address(1),
             reports: address(4),
             nats_url: nats.url().to_owned(),
@@ -408,7 +412,7 @@ fn configuration(options: &Options, simulator: &str) -> String {
     models.push_str(options.models.trim_start_matches('\n'));
     let mut text = format!(
         "keys:
-  - {{name: tests, hash: 'sha256:{}', permissions: [complete, report, operate, prices], tags: {{team: red}}}}
+  - {{name: tests, hash: 'sha256:{}', roles: [admin], tags: {{team: red}}}}
   - {{name: expired, hash: 'sha256:{}', expires_at: '2020-01-01T00:00:00Z'}}
   - {{name: masked, hash: 'sha256:{}', policy: strict}}
   - {{name: narrow, hash: 'sha256:{}', models: [sim-large], requests_per_minute: 2}}
@@ -490,10 +494,10 @@ impl Environment<'_> {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn roles(&self, folder: &Paths, dialects: bool) -> Vec<Role> {
+    fn roles(&self, folder: &Paths, options: &Options) -> Vec<Role> {
         let listen = |index: usize| format!("127.0.0.1:{}", self.ports[index]);
         let key = || [("SIMULATOR_KEY", "sk-secret-of-the-provider".to_owned())];
-        let others = DIALECTS.iter().filter(|_| dialects);
+        let others = DIALECTS.iter().filter(|_| options.dialects);
         let mut roles: Vec<_> = others
             .map(|(name, _, _)| {
                 self.role(
@@ -504,18 +508,18 @@ impl Environment<'_> {
                 )
             })
             .collect();
+        let ingress = |name: &str, first: usize| {
+            let doors = [
+                ("TOLLGATE_HTTP_LISTEN", listen(first)),
+                ("TOLLGATE_GRPC_LISTEN", listen(first + 1)),
+                ("TOLLGATE_DELIVERY_LISTEN", listen(first + 2)),
+                ("TOLLGATE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
+            ];
+            self.role(folder, name, &["ingress"], &doors)
+        };
+        roles.extend(options.two_ingresses.then(|| ingress("ingress-2", 5)));
         roles.extend([
-            self.role(
-                folder,
-                "ingress",
-                &["ingress"],
-                &[
-                    ("TOLLGATE_HTTP_LISTEN", listen(0)),
-                    ("TOLLGATE_GRPC_LISTEN", listen(1)),
-                    ("TOLLGATE_DELIVERY_LISTEN", listen(2)),
-                    ("TOLLGATE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
-                ],
-            ),
+            ingress("ingress", 0),
             self.role(
                 folder,
                 "guardrail",

@@ -21,6 +21,7 @@ mod harness;
 mod hedging;
 mod hostile;
 mod jobs;
+mod keys;
 mod matrix;
 mod prices;
 mod sdks;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tollgate_pricing::{Breakdown, Consumption, Sheet, Unpriced};
 
 use crate::{
-    Error, Store,
+    Actor, Error, Store,
+    chain::{self, Change},
     price::{self, Call},
 };
 
@@ -55,6 +56,10 @@ pub(crate) fn sheet_of(
     }
 }
 
+fn content(sheet: &Sheet) -> Value {
+    serde_json::to_value(sheet.content()).unwrap_or_default()
+}
+
 /// A name for what a sheet asks: the beginning of a hash.
 fn version(content: &Value) -> String {
     let hash = Sha256::digest(content.to_string());
@@ -64,20 +69,31 @@ fn version(content: &Value) -> String {
 impl Store {
     /// Enters sheets, in one transaction. Where another of the same model, region and standing holds, it ends when the new one begins: at
     /// the new one's `valid_from`, or at `now`; the first of its kind holds from always unless it says otherwise. What asks the same as what
-    /// holds already is left alone. Returns what changed, or with `dry_run` would.
+    /// holds already is left alone. Returns what changed; without somebody who makes it, what would.
     pub async fn import_prices(
         &self,
         sheets: &[Sheet],
         now: DateTime<Utc>,
-        dry_run: bool,
+        by: Option<&Actor>,
     ) -> Result<Vec<PriceChange>, Error> {
         let mut transaction = self.pool.begin().await?;
         let changes = import(&mut transaction, sheets, now).await?;
-        if dry_run {
+        let Some(actor) = by else {
             transaction.rollback().await?;
-        } else {
-            transaction.commit().await?;
+            return Ok(changes);
+        };
+        if let Some(first) = changes.first() {
+            let versions: Vec<_> = changes.iter().map(|change| version(&content(&change.after))).collect();
+            let change = Change {
+                actor: &actor.name,
+                actor_id: actor.key_id,
+                action: "prices.import",
+                subject: format!("{}/{}", first.after.provider, first.after.model),
+                detail: json!({ "sheets": changes.len(), "versions": versions }),
+            };
+            chain::append(&mut transaction, change).await?;
         }
+        transaction.commit().await?;
         Ok(changes)
     }
 
@@ -229,9 +245,7 @@ impl Import {
         .execute(&mut *connection)
         .await?;
         let sheets = || self.changes.iter().map(|change| &change.after);
-        let contents: Vec<Value> = sheets()
-            .map(|sheet| serde_json::to_value(sheet.content()).unwrap_or_default())
-            .collect();
+        let contents: Vec<Value> = sheets().map(content).collect();
         let texts =
             |text: fn(&Sheet) -> &String| -> Vec<String> { sheets().map(|sheet| text(sheet).clone()).collect() };
         let regions: Vec<Option<String>> = sheets().map(|sheet| sheet.region.clone()).collect();

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 use tollgate_bus::keys::Keys;
-use tollgate_config::{generate_key, hash_key};
+use tollgate_config::{Entry, generate_key, hash_key};
 use tollgate_types::{Grant, KeyId, KeyRecord, Millis, Permission, Tenant, grant::SecretHash};
 use uuid::Uuid;
 
@@ -36,6 +36,19 @@ pub struct Actor {
     pub name: String,
     pub tenant: Tenant,
     pub grant: Grant,
+}
+
+impl Actor {
+    /// The holder of a key.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            key_id: entry.caller.key_id,
+            name: entry.caller.key_name.clone(),
+            tenant: entry.caller.tenant.clone(),
+            grant: entry.grant.clone(),
+        }
+    }
 }
 
 /// Why a change is refused.
@@ -107,6 +120,11 @@ pub(crate) fn check(actor: &Actor, tenant: &Tenant, grant: &Grant) -> Result<(),
         .all(|permission| actor.grant.may(*permission) || *permission == Permission::Complete)
     {
         return Err(Refusal::Denied("nobody gives a permission that his own key has not"));
+    }
+    if *tenant != Tenant::default() && given.iter().any(|permission| permission.is_for_the_whole()) {
+        return Err(Refusal::Denied(
+            "operate, prices and audit are for keys of no organisation",
+        ));
     }
     let invalid = |message: &str| Err(Refusal::Invalid(message.to_owned()));
     let fine = |(label, value): (&String, &String)| {

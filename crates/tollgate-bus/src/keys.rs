@@ -47,6 +47,26 @@ impl Keys {
         put.map(drop).map_err(|error| Error::Keys(error.into()))
     }
 
+    /// All keys at the moment.
+    pub async fn all(&self) -> Result<Vec<KeyRecord>, Error> {
+        let failed = |error: async_nats::Error| Error::Keys(error);
+        let status = self.store.status().await.map_err(|error| failed(error.into()))?;
+        let mut all = Vec::new();
+        if status.values() == 0 {
+            return Ok(all);
+        }
+        let watch = self.store.watch_with_history(">").await;
+        let mut entries = watch.map_err(|error| failed(error.into()))?;
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            all.extend(read(&entry));
+            if entry.delta == 0 {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
     /// All keys at the moment, and every change from then on, for ever; what a lost connection hides comes after it.
     pub fn changes(&self) -> impl Stream<Item = KeyRecord> + Send + use<> {
         let store = self.store.clone();

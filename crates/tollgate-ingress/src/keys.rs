@@ -5,8 +5,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::keys::Keys;
+use tollgate_bus::{Error, keys::Keys};
 use tollgate_config::Keyring;
+
+/// Learns of the keys that there are, before the first request comes.
+pub(crate) async fn load(keys: &Keys, ring: &Keyring) -> Result<(), Error> {
+    keys.all().await?.iter().for_each(|record| ring.learn(record));
+    Ok(())
+}
 
 /// Learns of keys until `stop`.
 pub(crate) async fn follow(keys: Keys, ring: Arc<Keyring>, stop: CancellationToken) {

@@ -102,6 +102,14 @@ named! {
     }
 }
 
+impl Permission {
+    /// Whether it is about the gateway as a whole, so that no key of an organisation can have it.
+    #[must_use]
+    pub const fn is_for_the_whole(self) -> bool {
+        matches!(self, Self::Operate | Self::Prices | Self::Audit)
+    }
+}
+
 impl Role {
     /// What somebody with this role may do.
     #[must_use]

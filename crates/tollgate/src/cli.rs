@@ -1,13 +1,20 @@
 //! The command line.
 
+mod administration;
+mod pricing;
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::{
+    administration::{AuditCommand, KeysCommand, RightsArgs, TenantsCommand},
+    pricing::{AuditEndpoint, PricesCommand, Sheets},
+};
 use crate::{
+    audit_log,
     chaos::{self, Fault},
-    chat, check, init, jobs, keys, prices, report, role, simulate, targets, up,
+    chat, check, init, jobs, keys, prices, report, role, simulate, targets, tenants, up,
 };
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
@@ -31,7 +38,7 @@ enum Command {
     /// Run the role that calls one provider
     Worker(WorkerArgs),
     /// Run the role that keeps the ledger
-    Audit(RoleArgs),
+    Audit(AuditArgs),
     /// Run all roles in one process, with a worker for each provider
     All(RoleArgs),
     /// Create what Tollgate needs in NATS and Postgres; safe to repeat
@@ -56,6 +63,9 @@ enum Command {
     /// Make API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Organisations and teams
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
     /// See what models cost, and what a call did
     #[command(subcommand)]
     Prices(PricesCommand),
@@ -66,6 +76,15 @@ pub(crate) struct RoleArgs {
     /// Configuration file
     #[arg(long, env = "TOLLGATE_CONFIG", default_value = "tollgate.yaml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct AuditArgs {
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
+    #[command(flatten)]
+    role: RoleArgs,
 }
 
 #[derive(Args)]
@@ -340,105 +359,6 @@ pub(crate) struct TargetName {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum PricesCommand {
-    /// What a call costs, part by part, as JSON
-    Cost {
-        /// Preset or name of the provider: openai, anthropic, gemini, bedrock, …
-        #[arg(long)]
-        provider: String,
-        /// As the provider knows it
-        #[arg(long)]
-        model: String,
-        /// A file with the usage in the provider's own JSON, or the answer that has it; `-` reads standard input
-        #[arg(long)]
-        usage: PathBuf,
-        /// The service tier, where the provider does not say which it served
-        #[arg(long)]
-        tier: Option<String>,
-        /// Where the call was served
-        #[arg(long)]
-        region: Option<String>,
-        /// When it started, as 2026-11-23T08:00:00Z; now unless given
-        #[arg(long)]
-        at: Option<DateTime<Utc>>,
-        #[command(flatten)]
-        sheets: Sheets,
-    },
-    /// Price sheets, one a line, as JSON
-    Show {
-        #[arg(long)]
-        provider: Option<String>,
-        /// Those of this very model, or that stand for it
-        #[arg(long)]
-        model: Option<String>,
-        /// Those of the ledger, with what was entered there, in place of the shipped ones
-        #[arg(long, conflicts_with = "sheets")]
-        live: bool,
-        /// With --live: also those that hold no more, or not yet
-        #[arg(long, requires = "live")]
-        all: bool,
-        #[command(flatten)]
-        sheets: Sheets,
-        #[command(flatten)]
-        endpoint: AuditEndpoint,
-    },
-    /// Enter a file of own sheets, one a line, into the ledger
-    Import {
-        /// `-` reads standard input
-        file: PathBuf,
-        #[command(flatten)]
-        endpoint: AuditEndpoint,
-    },
-    /// What `import` would change
-    Diff {
-        /// `-` reads standard input
-        file: PathBuf,
-        #[command(flatten)]
-        endpoint: AuditEndpoint,
-    },
-    /// Enter the price of one model into the ledger, in US dollars for a million tokens
-    Set {
-        /// Name of the provider in the configuration; `*` makes a default for all that have no price
-        provider: String,
-        /// As the provider knows it; one that ends with `*` stands for all that begin so
-        model: String,
-        /// Rates by what they are for: input=3 output=15 cached_input=0.3 input@batch=1.5 web_search=0.01 …
-        #[arg(required = true, value_name = "UNIT=USD")]
-        rates: Vec<String>,
-        /// A share off the whole, from 0 to 1
-        #[arg(long)]
-        discount: Option<String>,
-        #[arg(long)]
-        region: Option<String>,
-        /// From this moment, as 2026-11-23T08:00:00Z; now unless given, or from always for a model without a price
-        #[arg(long)]
-        from: Option<DateTime<Utc>>,
-        /// Where the price was read
-        #[arg(long, default_value = "set by hand")]
-        source: String,
-        #[command(flatten)]
-        endpoint: AuditEndpoint,
-    },
-}
-
-/// Where audit serves reports and administration.
-#[derive(Args)]
-pub(crate) struct AuditEndpoint {
-    /// gRPC endpoint of audit; that of the running `tollgate up`, unless given
-    #[arg(long, env = "TOLLGATE_REPORTS")]
-    pub(crate) audit: Option<String>,
-    #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true)]
-    pub(crate) api_key: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Sheets {
-    /// A file of own price sheets, one a line, that go before the shipped ones
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sheets: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
 pub(crate) enum ReportCommand {
     /// What was spent
     Cost {
@@ -475,17 +395,6 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make a key and print it, once, with the entry for the configuration
-    New {
-        #[arg(long)]
-        name: String,
-    },
-    /// Print the hash of a key that is read from standard input
-    Hash,
-}
-
 impl Cli {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
@@ -497,7 +406,10 @@ impl Cli {
                 let provider = args.provider;
                 role::serve("worker", &args.role, |_| vec![role::Role::Worker(provider)]).await?;
             }
-            Command::Audit(args) => role::serve("audit", &args, |_| vec![role::Role::Audit]).await?,
+            Command::Audit(AuditArgs {
+                command: Some(command), ..
+            }) => audit_log::run(command).await?,
+            Command::Audit(AuditArgs { role, .. }) => role::serve("audit", &role, |_| vec![role::Role::Audit]).await?,
             Command::All(args) => role::serve("all", &args, role::Role::all).await?,
             Command::Init(args) => init::run(&args).await?,
             Command::Simulator(args) => simulate::run(args).await?,
@@ -507,7 +419,8 @@ impl Cli {
             Command::Report(command) => report::run(command).await?,
             Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),
-            Command::Keys(command) => keys::run(command)?,
+            Command::Keys(command) => keys::run(command).await?,
+            Command::Tenants(command) => tenants::run(command).await?,
             Command::Prices(command) => prices::run(command).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The only binary: Tollgate's roles, `up`, and the operator's commands. It parses arguments and hands over.
 
+mod audit_log;
 mod chaos;
 mod chat;
 mod check;
@@ -13,6 +14,7 @@ mod role;
 mod running;
 mod simulate;
 mod targets;
+mod tenants;
 mod up;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
-use tollgate_config::{Entry, schema::Permission};
+use tollgate_config::schema::Permission;
 use tollgate_proto::{to_status, v1};
 use tollgate_types::{ErrorCode, Failure, Grant, Millis, Tenant};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -119,13 +119,7 @@ impl Keys {
     /// Who calls, if he may.
     fn actor(&self, metadata: &MetadataMap, permission: Permission) -> Result<Actor, Failure> {
         let entry = self.access.of(metadata, permission)?;
-        let Entry { caller, grant, .. } = &*entry;
-        Ok(Actor {
-            key_id: caller.key_id,
-            name: caller.key_name.clone(),
-            tenant: caller.tenant.clone(),
-            grant: grant.clone(),
-        })
+        Ok(Actor::of(&entry))
     }
 
     /// Answers a change, and has it published.

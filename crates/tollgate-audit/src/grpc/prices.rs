@@ -8,7 +8,7 @@ use tollgate_types::{Failure, Millis};
 use tonic::{Request, Response, Status};
 
 use super::{Access, invalid, some, unavailable};
-use crate::{Error, Listed, PriceChange, Store};
+use crate::{Actor, Error, Listed, PriceChange, Store};
 
 /// The service.
 pub(crate) struct Prices {
@@ -106,7 +106,11 @@ impl Prices {
         })
     }
 
-    async fn import(&self, request: v1::ImportPricesRequest) -> Result<v1::ImportPricesResponse, Failure> {
+    async fn enter(
+        &self,
+        actor: &Actor,
+        request: v1::ImportPricesRequest,
+    ) -> Result<v1::ImportPricesResponse, Failure> {
         let source = some(request.source).unwrap_or_else(|| "import".to_owned());
         let read = Catalogue::read(&request.sheets, &source);
         let sheets = read.map_err(|mistake| invalid(format!("sheets: {mistake}")))?;
@@ -118,7 +122,8 @@ impl Prices {
                 ..sheet.clone()
             })
             .collect();
-        let changes = match self.store.import_prices(&sheets, Utc::now(), request.dry_run).await {
+        let by = Some(actor).filter(|_| !request.dry_run);
+        let changes = match self.store.import_prices(&sheets, Utc::now(), by).await {
             Ok(changes) => changes,
             Err(Error::Prices(reason)) => return Err(invalid(format!("sheets: {reason}"))),
             Err(error) => return Err(unavailable(&error)),
@@ -151,8 +156,8 @@ impl v1::prices_server::Prices for Prices {
         request: Request<v1::ImportPricesRequest>,
     ) -> Result<Response<v1::ImportPricesResponse>, Status> {
         let permitted = self.access.of(request.metadata(), Permission::Prices);
-        permitted.map_err(|failure| to_status(&failure, None))?;
-        let done = self.import(request.into_inner()).await;
+        let entry = permitted.map_err(|failure| to_status(&failure, None))?;
+        let done = self.enter(&Actor::of(&entry), request.into_inner()).await;
         done.map(Response::new).map_err(|failure| to_status(&failure, None))
     }
 }

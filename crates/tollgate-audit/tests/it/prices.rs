@@ -1,9 +1,9 @@
 //! The catalogue: how sheets take each other's place, and what they make of calls.
 
 use chrono::{DateTime, Utc};
-use tollgate_audit::{Error, PriceChange, PriceLists, Store, migrate};
+use tollgate_audit::{Actor, Error, PriceChange, PriceLists, Store, migrate};
 use tollgate_pricing::{Catalogue, Consumption, Sheet, Tier, Unit};
-use tollgate_types::ledger::LedgerEvent;
+use tollgate_types::{Grant, KeyId, Tenant, ledger::LedgerEvent};
 
 use crate::support::{Database, START, attempt, settlement};
 
@@ -13,6 +13,15 @@ fn sheets(lines: &str) -> Vec<Sheet> {
 
 fn own(input: &str, more: &str) -> String {
     format!(r#"{{"provider": "mine", "model": "m", "per_million": {{"input": "{input}"}}, "custom": true{more}}}"#)
+}
+
+fn somebody() -> Actor {
+    Actor {
+        key_id: KeyId::from_hash(&[1; 32]),
+        name: "somebody".to_owned(),
+        tenant: Tenant::default(),
+        grant: Grant::default(),
+    }
 }
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -27,7 +36,10 @@ const PERIODS: &str = "SELECT concat_ws(' ', sheet #>> '{per_million,input}', co
 async fn a_new_sheet_ends_the_one_before() {
     let database = Database::fresh().await;
     let import = async |lines: &str, now: &str, dry: bool| -> Result<Vec<PriceChange>, Error> {
-        database.store.import_prices(&sheets(lines), at(now), dry).await
+        database
+            .store
+            .import_prices(&sheets(lines), at(now), Some(&somebody()).filter(|_| !dry))
+            .await
     };
     let first = import(&own("1", ""), "2026-01-01T00:00:00Z", false).await.unwrap();
     assert_eq!((first.len(), &first[0].before), (1, &None));
@@ -77,7 +89,7 @@ async fn sheets_are_listed_as_they_hold() {
     ];
     let now = at("2026-01-01T00:00:00Z");
     store
-        .import_prices(&sheets(&mine.join("\n")), now, false)
+        .import_prices(&sheets(&mine.join("\n")), now, Some(&somebody()))
         .await
         .unwrap();
     let count = async |provider, model, at| store.prices(provider, model, at).await.unwrap().len();
@@ -131,7 +143,7 @@ async fn a_call_is_priced_by_all_that_its_provider_reports() {
     let own =
         r#"{"provider": "mine", "model": "gpt-4o*", "per_million": {"input": "7", "output": "0"}, "custom": true}"#;
     store
-        .import_prices(&sheets(own), START.to_datetime(), false)
+        .import_prices(&sheets(own), START.to_datetime(), Some(&somebody()))
         .await
         .unwrap();
     store.record(&[event(3, batch)]).await.unwrap();

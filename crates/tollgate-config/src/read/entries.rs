@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     cursor::{Cursor, Fields},
-    schema::{Checks, Grant, Hedge, Key, Model, ModelTarget, Policy, Tenant},
+    schema::{Checks, Grant, Hedge, Key, Model, ModelTarget, Permission, Policy, Tenant},
     value,
 };
 
@@ -27,6 +27,12 @@ pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
         at.mistake("a team is one of an organisation: give organisation");
     }
     let grant = grant(&mut f, links);
+    let whole = Permission::ALL
+        .iter()
+        .filter(|permission| permission.is_for_the_whole());
+    if tenant.organisation.is_some() && whole.into_iter().any(|permission| grant.may(*permission)) {
+        at.mistake("operate, prices and audit are for keys of no organisation");
+    }
     f.finish();
     Some(Key {
         name: name?,

@@ -171,7 +171,7 @@ fn generate(
     let hash = hex(&tollgate_config::hash_key(api_key));
     let mut text = format!(
         "# Made by `tollgate up`, anew at each start. Copy it and start with --config to change it.\n\
-         keys:\n  - name: local\n    hash: sha256:{hash}\n    permissions: [complete, report, operate, prices]\n    tags: {{env: local}}\nproviders:\n"
+         keys:\n  - name: local\n    hash: sha256:{hash}\n    roles: [admin]\n    tags: {{env: local}}\nproviders:\n"
     );
     let mut models = String::from("models:\n");
     let mut add = |name: &str, entry: &str, key: &str, served: &[(&str, &[&str])]| {

@@ -1,0 +1,160 @@
+//! Arguments of `tollgate keys`, `tenants` and `audit`.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use tollgate_types::{Door, Lane, Permission, Role};
+
+use super::{AuditEndpoint, Format};
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key and print it, once, with the entry for the configuration
+    New {
+        #[arg(long)]
+        name: String,
+    },
+    /// Print the hash of a key that is read from standard input
+    Hash,
+    /// Issue a key while the gateway runs; its secret is printed once
+    Create {
+        name: String,
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[command(flatten)]
+        rights: RightsArgs,
+        /// Until this moment, as 2027-01-01T00:00:00Z
+        #[arg(long)]
+        expires: Option<DateTime<Utc>>,
+        /// Enter a secret that exists already by its SHA-256, 64 hex digits
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Keys that were issued
+    List {
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Replace what a key may do, and until when
+    Update {
+        /// Its name or its id
+        key: String,
+        #[command(flatten)]
+        rights: RightsArgs,
+        #[arg(long)]
+        expires: Option<DateTime<Utc>>,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Give a key a new secret
+    Rotate {
+        /// Its name or its id
+        key: String,
+        /// How long the secret before is still accepted, in seconds
+        #[arg(long, default_value_t = 3600)]
+        grace: u64,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Take a key out of use, everywhere within a second
+    Disable {
+        /// Its name or its id
+        key: String,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Take a key into use again
+    Enable {
+        /// Its name or its id
+        key: String,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TenantsCommand {
+    /// Make an organisation or a team, or replace what all its keys may do
+    Put {
+        #[arg(value_name = "ORGANISATION[/TEAM]")]
+        tenant: String,
+        #[command(flatten)]
+        rights: RightsArgs,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Organisations and teams
+    List {
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Who changed what, one event a line, as JSON
+    Log {
+        /// Those after the event of this number
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Check that no event was changed, left out or put in
+    Verify {
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+}
+
+/// Whose a key is.
+#[derive(Args)]
+pub(crate) struct TenantArgs {
+    #[arg(long)]
+    pub(crate) organisation: Option<String>,
+    #[arg(long)]
+    pub(crate) team: Option<String>,
+}
+
+/// What keys may do. A list that is not given allows everything.
+#[derive(Args)]
+pub(crate) struct RightsArgs {
+    /// complete, report, operate, prices, keys, audit; `complete` unless given
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) permissions: Option<Vec<Permission>>,
+    /// admin, operator, developer, auditor: their permissions
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) roles: Option<Vec<Role>>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) models: Option<Vec<String>>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) providers: Option<Vec<String>>,
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) regions: Option<Vec<String>>,
+    /// openai, responses, anthropic, gemini, grpc
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) doors: Option<Vec<Door>>,
+    /// interactive, jobs
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) lanes: Option<Vec<Lane>>,
+    /// Guardrail policy
+    #[arg(long)]
+    pub(crate) policy: Option<String>,
+    /// A label for each ledger row, name=value; may be given several times
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = parse_tag)]
+    pub(crate) tags: Vec<(String, String)>,
+    #[arg(long)]
+    pub(crate) requests_per_minute: Option<u32>,
+}
+
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
