@@ -10,6 +10,7 @@ use tollgate_config::{
     schema::{Auth, Mask, ModelTarget, Permission},
 };
 use tollgate_types::Dialect;
+use tollgate_types::{Door, Lane};
 
 fn read(text: &str) -> Config {
     parse(text, "tollgate.yaml").unwrap_or_else(|mistakes| panic!("{mistakes}"))
@@ -73,8 +74,13 @@ fn documented_examples_are_valid() {
     assert_eq!(key.grant.models.as_deref(), Some(["gpt-4o-mini".to_owned()].as_slice()));
     assert_eq!(
         key.grant.permissions.clone().unwrap(),
-        [Permission::Complete, Permission::Report, Permission::Operate]
+        [Permission::Complete, Permission::Report]
     );
+    let tenant = [&key.tenant.organisation, &key.tenant.team].map(|name| name.as_deref().unwrap());
+    assert_eq!(tenant, ["acme", "research"]);
+    assert!(key.grant.allows_provider("openai", Some("eu-central-1")) && !key.grant.allows_provider("local", None));
+    assert!(key.grant.allows_door(Door::Grpc) && !key.grant.allows_door(Door::Gemini));
+    assert!(key.grant.allows_lane(Lane::Interactive) && !key.grant.allows_lane(Lane::Jobs));
     assert_eq!(key.grant.requests_per_minute, Some(600));
     let target = ModelTarget {
         provider: "local".to_owned(),
@@ -249,8 +255,8 @@ fn all_mistakes_are_reported_with_their_places() {
         "14:9: keys[0].hash: expected sha256: and 64 hexadecimal digits, the hash of the key and never the key itself",
         "15:15: keys[0].expires_at: expected a date and time with time zone, such as 2030-01-31T00:00:00Z",
         "16:11: keys[0].policy: no policy is named \"strct\"; did you mean \"strict\"?",
-        "17:12: keys[0].grant.models[0]: no model is named \"smal\"; did you mean \"small\"?",
-        "18:27: keys[0].grant.permissions[1]: expected complete or report or operate, found \"admin\"",
+        "17:12: keys[0].models[0]: no model is named \"smal\"; did you mean \"small\"?",
+        "18:27: keys[0].permissions[1]: expected complete or report or operate or prices or keys or audit, found \"admin\"",
         "19:3: keys[1].name: missing",
         "20:9: keys[1].tags: expected a mapping, found a list",
         "24:16: models[0].targets[0].provider: no provider is named \"opnai\"; did you mean \"openai\"?",

@@ -1,6 +1,9 @@
 //! The entries of lists: keys, models, policies. An entry with a mistake is left out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     cursor::{Cursor, Fields},
@@ -77,7 +80,10 @@ fn grant<'a>(f: &mut Fields<'a>, links: &mut Links<'a>) -> Grant {
     });
     let permissions = match (permissions, roles) {
         (None, None) => None,
-        (named, of_roles) => Some(named.into_iter().chain(of_roles).flatten().collect()),
+        (named, of_roles) => {
+            let all: BTreeSet<Permission> = named.into_iter().chain(of_roles).flatten().collect();
+            Some(all.into_iter().collect())
+        }
     };
     Grant {
         permissions,
