@@ -73,6 +73,8 @@ CREATE TABLE audit_events (
     detail   jsonb       NOT NULL,
     previous bytea       NOT NULL,
     hash     bytea       NOT NULL,
+    -- Of a change that was made elsewhere and is told of by an event, perhaps twice.
+    request_id uuid      UNIQUE,
     CONSTRAINT audit_events_hash CHECK (octet_length(previous) = 32 AND octet_length(hash) = 32)
 );
 COMMENT ON TABLE audit_events IS

@@ -127,11 +127,15 @@ async fn a_stream_whose_worker_is_killed_ends_as_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_that_dies_stops_the_calls_it_owned() {
-    let script = Script {
-        chunk_delay_ms: 50,
-        ..Script::default()
-    };
-    let stack = Stack::with(script).await;
+    let stack = Stack::start(Options {
+        script: Script {
+            chunk_delay_ms: 50,
+            ..Script::default()
+        },
+        settings: vec![("ingress", "request_timeout: 8s")],
+        ..Options::default()
+    })
+    .await;
     let mut response = stack
         .post(&streamed("sim-mini", "a long answer #sim:words=100"))
         .send()
@@ -149,6 +153,9 @@ async fn an_ingress_that_dies_stops_the_calls_it_owned() {
             Duration::from_secs(15),
         )
         .await;
+    // Nobody is left to say how the request ended, so that audit does, once nobody would.
+    let lost = "SELECT count(*) FROM requests WHERE state = 'failed' AND error_code = 'unavailable'";
+    stack.until(lost, 1, Duration::from_secs(30)).await;
     stack.stop().await;
 }
 
@@ -391,6 +398,9 @@ async fn a_drained_target_gets_nothing_until_it_is_restored() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{dead:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let noted = "SELECT count(*) FROM audit_events WHERE actor = 'tests' AND (action, subject) IN
+                 (('target.drain', 'simulator/sim-mini'), ('target.drain', 'simulator'), ('target.restore', 'simulator'))";
+    stack.until(noted, 3, Duration::from_secs(10)).await;
     stack.stop().await;
 }
 

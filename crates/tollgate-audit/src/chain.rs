@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use tollgate_types::{KeyId, Millis};
+use tollgate_types::{KeyId, Millis, ledger::Administration};
 use uuid::Uuid;
 
 use crate::{Error, Store, rows::bigint};
@@ -102,16 +102,62 @@ pub fn verify(last: Option<(u64, Vec<u8>)>, events: &[AuditEvent]) -> Result<Opt
 pub(crate) struct Change<'a> {
     pub(crate) actor: &'a str,
     pub(crate) actor_id: KeyId,
-    pub(crate) action: &'static str,
+    pub(crate) action: &'a str,
     pub(crate) subject: String,
     pub(crate) detail: Value,
 }
 
+/// Writes the events of changes that were made elsewhere, those that are not written yet, in the order in which they were made.
+pub(crate) async fn follow(
+    connection: &mut PgConnection,
+    made: impl IntoIterator<Item = &Administration>,
+) -> Result<(), Error> {
+    let mut made: Vec<_> = made.into_iter().collect();
+    made.sort_by_key(|one| one.at);
+    for one in made {
+        lock(connection).await?;
+        let id = one.request_id.as_uuid();
+        let known = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM audit_events WHERE request_id = $1) AS "known!""#,
+            id
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if known {
+            continue;
+        }
+        let change = Change {
+            actor: &one.actor,
+            actor_id: one.actor_id,
+            action: &one.action,
+            subject: one.subject.clone(),
+            detail: json!({}),
+        };
+        write(connection, change, one.at, Some(id)).await?;
+    }
+    Ok(())
+}
+
+async fn lock(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Writes the event of a change, in the transaction that makes it.
 pub(crate) async fn append(connection: &mut PgConnection, change: Change<'_>) -> Result<(), Error> {
-    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
-        .execute(&mut *connection)
-        .await?;
+    lock(connection).await?;
+    write(connection, change, Millis::now(), None).await
+}
+
+/// Writes an event behind the last one. The lock is held.
+async fn write(
+    connection: &mut PgConnection,
+    change: Change<'_>,
+    at: Millis,
+    request: Option<Uuid>,
+) -> Result<(), Error> {
     let last = sqlx::query!("SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1")
         .fetch_optional(&mut *connection)
         .await?;
@@ -119,7 +165,7 @@ pub(crate) async fn append(connection: &mut PgConnection, change: Change<'_>) ->
     let event = AuditEvent {
         sequence: number.unsigned_abs() + 1,
         // As precise as it is hashed.
-        at: Millis::now().to_datetime(),
+        at: at.to_datetime(),
         actor: change.actor.to_owned(),
         actor_id: change.actor_id,
         action: change.action.to_owned(),
@@ -130,8 +176,8 @@ pub(crate) async fn append(connection: &mut PgConnection, change: Change<'_>) ->
     };
     let hash = event.digest();
     sqlx::query!(
-        "INSERT INTO audit_events (sequence, at, actor, actor_id, action, subject, detail, previous, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO audit_events (sequence, at, actor, actor_id, action, subject, detail, previous, hash, request_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         bigint(event.sequence),
         event.at,
         event.actor,
@@ -141,6 +187,7 @@ pub(crate) async fn append(connection: &mut PgConnection, change: Change<'_>) ->
         event.detail,
         event.previous,
         hash.as_slice(),
+        request,
     )
     .execute(connection)
     .await?;

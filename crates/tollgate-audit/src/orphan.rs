@@ -1,4 +1,4 @@
-//! Attempts whose end nobody saw: completed with an estimate, flagged, never forgotten.
+//! Attempts whose end nobody saw, completed with an estimate, flagged, never forgotten; and requests whose owner was lost.
 //!
 //! The estimate is the prompt's estimated tokens, none of them cached, and for the answer the client's own limit or
 //! [`ASSUMED_OUTPUT_TOKENS`], whichever is less; vectors have no answer in tokens, and counting tokens is free. It errs on the low side for a long answer; a settlement that arrives
@@ -37,6 +37,15 @@ impl Store {
                 return Ok(total);
             }
         }
+    }
+
+    /// Ends the requests of attempts that started in the time given, `until` excluded, of which nobody said how they ended: their ingress was
+    /// lost. The time lies so far back that nobody will. Returns how many they were.
+    pub async fn end_lost_requests(&self, since: Millis, until: Millis) -> Result<u64, Error> {
+        let done = sqlx::query_file!("queries/lost_requests.sql", since.to_datetime(), until.to_datetime())
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected())
     }
 
     async fn orphan_some(&self, overdue_before: Millis) -> Result<u64, Error> {

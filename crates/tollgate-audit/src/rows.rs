@@ -11,7 +11,7 @@ use serde_json::Value;
 use tollgate_pricing::{Catalogue, Consumption};
 use tollgate_types::{
     Caller, Millis, Usage,
-    ledger::{Attempt, Conclusion, LedgerEvent, Settlement},
+    ledger::{Administration, Attempt, Conclusion, LedgerEvent, Settlement},
 };
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) attempts: BTreeMap<Uuid, (&'a Attempt, Option<&'a Settlement>)>,
     pub(crate) abandonments: BTreeMap<Uuid, Millis>,
     pub(crate) requests: BTreeMap<Uuid, &'a Conclusion>,
+    pub(crate) administrations: BTreeMap<Uuid, &'a Administration>,
 }
 
 impl<'a> Batch<'a> {
@@ -48,6 +49,9 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, event: &'a LedgerEvent) {
         match event {
+            LedgerEvent::Administered(done) => {
+                self.administrations.insert(done.request_id.as_uuid(), done);
+            }
             LedgerEvent::Started(attempt) => {
                 self.attempts
                     .entry(attempt.attempt_id.as_uuid())
@@ -78,6 +82,11 @@ type Check = Result<(), &'static str>;
 
 fn check(event: &LedgerEvent) -> Check {
     match event {
+        LedgerEvent::Administered(done) => {
+            time(done.at, "at is out of range")?;
+            let mut texts = [&done.actor, &done.action, &done.subject].into_iter();
+            texts.try_for_each(|one| text(one, "actor, action or subject has a NUL"))
+        }
         LedgerEvent::Started(attempt) => check_attempt(attempt),
         LedgerEvent::Settled { attempt, settlement } => {
             check_attempt(attempt)?;

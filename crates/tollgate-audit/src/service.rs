@@ -17,10 +17,7 @@ use tollgate_bus::{
     jobs::{JobQuestions, JobRecords},
     ledger::{LedgerConsumer, LedgerProgress},
 };
-use tollgate_config::{
-    Keyring,
-    schema::{Audit, Provider},
-};
+use tollgate_config::{Config, Keyring};
 use tollgate_proto::{
     DESCRIPTORS,
     v1::{
@@ -67,20 +64,22 @@ pub struct Service {
 impl Service {
     /// Puts the parts together. The database is reached when it is first needed, and waited for.
     pub fn build(
-        config: &Audit,
-        providers: &[Provider],
+        config: &Config,
         keys: Arc<Keyring>,
         streams: Streams,
         listener: TcpListener,
         metrics: Metrics,
         readiness: Readiness,
     ) -> Result<Self, Error> {
+        let (request_timeout, providers) = (config.ingress.request_timeout, config.providers.as_slice());
+        let config = &config.audit;
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
         let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(providers.into());
         let orphans = Orphans {
             store: store.clone(),
             grace: config.orphan_grace,
             interval: config.orphan_interval,
+            request_timeout,
             progress: streams.ledger.progress(),
             metrics: metrics.clone(),
         };
@@ -215,9 +214,14 @@ struct Orphans {
     store: Store,
     grace: Duration,
     interval: Duration,
+    /// The longest that a request takes.
+    request_timeout: Duration,
     progress: LedgerProgress,
     metrics: Metrics,
 }
+
+/// How far back audit looks, when it starts, for requests whose owner was lost.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 
 /// A moment, and the place of the last event stored by then.
 #[derive(Debug, Clone, Copy)]
@@ -231,8 +235,10 @@ impl Orphans {
         let mut ticks = interval(self.interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut mark = None;
+        // Requests of attempts before this have ended.
+        let mut ended = before(Millis::now(), LOOK_BACK);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match self.look(mark).await {
+            match self.look(mark, &mut ended).await {
                 Ok(next) => mark = next,
                 Err(error) => tracing::warn!(error = %chain(&error), "cannot look for orphans"),
             }
@@ -241,7 +247,7 @@ impl Orphans {
 
     /// An attempt is an orphan as of a moment only when every event that was stored until then is in the database, whichever
     /// replica of audit had it in hand: its settlement may be among them.
-    async fn look(&self, mark: Option<Mark>) -> Result<Option<Mark>, Error> {
+    async fn look(&self, mark: Option<Mark>, ended: &mut Millis) -> Result<Option<Mark>, Error> {
         let mark = match mark {
             Some(mark) => mark,
             None => Mark {
@@ -260,6 +266,18 @@ impl Orphans {
                 "nobody saw the end of these attempts, their cost is estimated"
             );
         }
+        let over = before(mark.at, self.grace + self.request_timeout);
+        if over > *ended {
+            let lost = self.store.end_lost_requests(*ended, over).await?;
+            *ended = over;
+            if lost > 0 {
+                tracing::warn!(requests = lost, "the owners of these requests were lost");
+            }
+        }
         Ok(None)
     }
+}
+
+fn before(time: Millis, by: Duration) -> Millis {
+    Millis(time.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -1,6 +1,6 @@
 //! The ledger's tables: writing a batch of events in one transaction, so that writing it again changes nothing.
 //!
-//! Tables are written in one order (attempts, corrections, abandonments, requests) and rows sorted by id, so that two
+//! Tables are written in one order (attempts, corrections, abandonments, requests, audit events) and rows sorted by id, so that two
 //! audit processes with overlapping batches wait for each other and never in a circle.
 
 use std::{collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ use tollgate_types::{
 use uuid::Uuid;
 
 use crate::{
-    Error,
+    Error, chain,
     price::{Charge, PriceLists, Shelf},
     rows::{self, Batch, Ends, Starts},
 };
@@ -91,6 +91,7 @@ impl Store {
         let mut recorded = self.write_attempts(&mut transaction, &batch).await?;
         recorded.abandoned = write_abandonments(&mut transaction, &batch).await?;
         recorded.concluded = write_requests(&mut transaction, &batch).await?;
+        chain::follow(&mut transaction, batch.administrations.values().copied()).await?;
         transaction.commit().await?;
         Ok(recorded)
     }

@@ -100,7 +100,7 @@ impl Service {
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
         Box::pin(keys::load(&keys, &reception.keyring)).await?;
-        let targets = targets::Service::new(config, bucket, Arc::clone(&reception));
+        let targets = targets::Service::new(config, bucket, bus.ledger(), Arc::clone(&reception));
         let settings = config.ingress.jobs.clone();
         let webhooks = Webhooks::new(&config.ingress.webhooks, metrics.clone())?.map(Arc::new);
         let teller = match &webhooks {

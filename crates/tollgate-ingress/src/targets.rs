@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tollgate_bus::targets::{Change, Drained, Ejected, Targets};
+use tollgate_bus::{
+    ledger::Ledger,
+    targets::{Change, Drained, Ejected, Targets},
+};
 use tollgate_config::{Config, Entry, schema::Permission};
 use tollgate_proto::{to_status, v1};
-use tollgate_types::{ErrorCode, Failure, Millis, Target};
+use tollgate_types::{
+    Caller, ErrorCode, Failure, Millis, RequestId, Target,
+    ledger::{Administration, LedgerEvent},
+};
 use tonic::{Request, Response, Status};
 
 use crate::reception::Reception;
@@ -13,6 +19,7 @@ use crate::reception::Reception;
 /// The service.
 pub(crate) struct Service {
     bucket: Targets,
+    ledger: Ledger,
     reception: Arc<Reception>,
     /// Of the configuration, in its order, each once.
     targets: Vec<Target>,
@@ -20,7 +27,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(config: &Config, bucket: Targets, reception: Arc<Reception>) -> Self {
+    pub(crate) fn new(config: &Config, bucket: Targets, ledger: Ledger, reception: Arc<Reception>) -> Self {
         let mut targets: Vec<Target> = Vec::new();
         for model in &config.models {
             let chains = [
@@ -40,6 +47,7 @@ impl Service {
         }
         Self {
             bucket,
+            ledger,
             reception,
             targets,
             recovery: config.router.health.recovery,
@@ -88,10 +96,27 @@ impl Service {
         })
     }
 
+    /// Tells audit who changes what, before it is changed.
+    async fn note(&self, by: &Caller, action: &str, request: &v1::DrainTargetRequest) -> Result<(), Failure> {
+        let target = [request.provider.as_str(), request.model.as_str()];
+        let names: Vec<&str> = target.into_iter().filter(|name| !name.is_empty()).collect();
+        let event = LedgerEvent::Administered(Administration {
+            request_id: RequestId::generate(),
+            at: Millis::now(),
+            actor_id: by.key_id,
+            actor: by.key_name.clone(),
+            action: action.to_owned(),
+            subject: names.join("/"),
+        });
+        self.ledger.publish(&event).await.map_err(away)
+    }
+
     async fn drain(&self, request: &Request<v1::DrainTargetRequest>) -> Result<v1::ListTargetsResponse, Failure> {
-        let by = self.operator(request)?.caller.key_name.clone();
+        let operator = self.operator(request)?;
         let request = request.get_ref();
         let meant = self.meant(request)?;
+        self.note(&operator.caller, "target.drain", request).await?;
+        let by = operator.caller.key_name.clone();
         let drained = Drained {
             provider: request.provider.clone(),
             model: model_of(request).map(str::to_owned),
@@ -109,9 +134,11 @@ impl Service {
     }
 
     async fn restore(&self, request: &Request<v1::DrainTargetRequest>) -> Result<v1::ListTargetsResponse, Failure> {
-        let by = &self.operator(request)?.caller.key_name;
+        let operator = self.operator(request)?;
         let request = request.get_ref();
         let meant = self.meant(request)?;
+        self.note(&operator.caller, "target.restore", request).await?;
+        let by = &operator.caller.key_name;
         let provider = request.provider.as_str();
         self.bucket.undrain(provider, model_of(request)).await.map_err(away)?;
         for target in &meant {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tollgate_pricing::Consumption;
 
-use crate::{AttemptId, Caller, Dialect, ErrorCode, Millis, Operation, RequestId, Target, Usage, UsageSource};
+use crate::{AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, Operation, RequestId, Target, Usage, UsageSource};
 
 /// What both events of an attempt say about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,21 @@ pub struct Conclusion {
     pub concluded_at: Millis,
 }
 
+/// That somebody changed how the gateway runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Administration {
+    /// Of the request that asked for it.
+    pub request_id: RequestId,
+    pub at: Millis,
+    /// The key that was shown.
+    pub actor_id: KeyId,
+    pub actor: String,
+    /// `target.drain`, `target.restore`
+    pub action: String,
+    /// What was changed.
+    pub subject: String,
+}
+
 /// One event of the ledger stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -138,6 +153,8 @@ pub enum LedgerEvent {
     Abandoned { attempt_id: AttemptId, at: Millis },
     /// A request reached its terminal state.
     Concluded(Conclusion),
+    /// Somebody changed how the gateway runs.
+    Administered(Administration),
 }
 
 impl LedgerEvent {
@@ -149,6 +166,7 @@ impl LedgerEvent {
             Self::Settled { .. } => "settled",
             Self::Abandoned { .. } => "abandoned",
             Self::Concluded(_) => "concluded",
+            Self::Administered(_) => "administered",
         }
     }
 
@@ -161,6 +179,7 @@ impl LedgerEvent {
             }
             Self::Abandoned { attempt_id, .. } => attempt_id.to_string(),
             Self::Concluded(conclusion) => conclusion.request_id.to_string(),
+            Self::Administered(administration) => administration.request_id.to_string(),
         }
     }
 }

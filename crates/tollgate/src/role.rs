@@ -247,15 +247,7 @@ impl Bound {
                     questions: bus.job_questions().await?,
                     keys: Box::pin(bus.keys()).await?,
                 };
-                let service = tollgate_audit::Service::build(
-                    &config.audit,
-                    &config.providers,
-                    keys,
-                    streams,
-                    listener,
-                    metrics,
-                    ready,
-                )?;
+                let service = tollgate_audit::Service::build(config, keys, streams, listener, metrics, ready)?;
                 process.spawn("audit", service.run(stop));
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate_audit::{GroupBy, Recorded};
 use tollgate_types::{Millis, Tenant, ledger::LedgerEvent};
 
-use crate::support::{Database, EVERY_KIND, START, abandoned, attempt, settled, settlement, started};
+use crate::support::{Database, EVERY_KIND, START, abandoned, attempt, concluded, settled, settlement, started};
 
 const GRACE: Duration = Duration::from_secs(5);
 /// One millisecond past deadline and grace of `attempt`.
@@ -132,4 +132,40 @@ async fn any_number_of_orphans_by_any_number_of_searchers() {
     );
     let rest = database.store.orphan(OVERDUE, GRACE).await.unwrap();
     assert_eq!(one.unwrap() + two.unwrap() + rest, 1203);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_owner_was_lost_ends_once() {
+    let database = Database::fresh().await;
+    // The first was concluded, the second is a job's, the third was sent again before its owner was lost.
+    let mut again = attempt(4);
+    (again.request_id, again.generation) = (attempt(3).request_id, 1);
+    let settlement = settlement();
+    let events = [
+        settled(1),
+        concluded(1),
+        settled(2),
+        started(3),
+        LedgerEvent::Settled {
+            attempt: again,
+            settlement,
+        },
+    ];
+    database.record(&events).await;
+    let job = "INSERT INTO job_submissions (job_id, key_id, key_name, tags, priority, model, dialect, operation, submitted_at, deadline_at)
+               SELECT request_id, key_id, key_name, tags, 'normal', model, dialect, operation, started_at, deadline_at
+               FROM attempts ORDER BY attempt_id LIMIT 1 OFFSET 1";
+    database.run(job).await.unwrap();
+    let end = async |since: u64, until: u64| {
+        let store = &database.store;
+        store
+            .end_lost_requests(Millis(START.0 + since), Millis(START.0 + until))
+            .await
+            .unwrap()
+    };
+    assert_eq!((end(1, 60_000).await, end(0, 0).await), (0, 0));
+    assert_eq!((end(0, 60_000).await, end(0, 60_000).await), (1, 0));
+    let rows = "SELECT concat_ws(' ', r.state, r.error_code, r.resends, r.organisation, r.request_id = a.request_id)
+                FROM requests r JOIN attempts a ON a.generation = 1 WHERE r.error_code = 'unavailable'";
+    assert_eq!(database.texts(rows).await, ["failed unavailable 0 acme t"]);
 }

@@ -84,8 +84,7 @@ impl Stack {
             &[],
         );
         let service = Service::build(
-            &config.audit,
-            &config.providers,
+            &config,
             Arc::new(keys),
             Streams {
                 ledger: bus.ledger_consumer().await.unwrap(),
