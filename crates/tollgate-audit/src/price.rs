@@ -69,7 +69,9 @@ type Edition = (i64, i64);
 
 /// The sheets as they were read last.
 #[derive(Clone, Default)]
-pub(crate) struct Shelf(Arc<Mutex<Option<(Edition, Arc<Catalogue>)>>>);
+pub(crate) struct Shelf(Arc<Mutex<Kept>>);
+
+type Kept = Option<(Edition, Arc<Catalogue>)>;
 
 impl Shelf {
     /// The sheets as the connection sees them.

@@ -143,7 +143,7 @@ fn check_settlement(settlement: &Settlement) -> Check {
     ]
     .into_iter()
     .try_for_each(|(value, reason)| count(value, reason))?;
-    settlement.consumption.as_ref().map_or(Ok(()), check_consumption)
+    settlement.consumption.as_deref().map_or(Ok(()), check_consumption)
 }
 
 /// Most ways of being served that a call can have at once; each may have a factor.
@@ -329,6 +329,6 @@ pub(crate) fn charge(book: &Catalogue, lists: &PriceLists, attempt: &Attempt, se
         at: attempt.started_at.to_datetime(),
     };
     let counted = || price::counted(&settlement.usage);
-    let used = settlement.consumption.clone().unwrap_or_else(counted);
+    let used = settlement.consumption.as_deref().cloned().unwrap_or_else(counted);
     price::charge(book, lists, call, &used, settlement.usage_source)
 }

@@ -75,7 +75,7 @@ pub struct Settlement {
     pub usage_source: UsageSource,
     /// All that the provider's report says of the price, if there is one that can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub consumption: Option<Consumption>,
+    pub consumption: Option<Box<Consumption>>,
     pub ended_at: Millis,
     /// From the call to the first byte of the answer's content.
     pub first_token_ms: Option<u64>,

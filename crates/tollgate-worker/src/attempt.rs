@@ -387,7 +387,8 @@ impl Attempts {
             usage_source,
             consumption: (usage_source == UsageSource::Provider)
                 .then(|| answer.consumption())
-                .flatten(),
+                .flatten()
+                .map(Box::new),
             ended_at: Millis::now(),
             first_token_ms: call.first_token.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
         }

@@ -54,7 +54,7 @@ async fn administered(command: KeysCommand) -> anyhow::Result<String> {
                 name,
                 organisation: tenant.organisation.unwrap_or_default(),
                 team: tenant.team.unwrap_or_default(),
-                rights: Some(rights(given)),
+                rights: Some(rights(*given)),
                 expires_at_unix_ms: unix_ms(expires),
                 sha256: sha256.unwrap_or_default(),
             };
@@ -87,7 +87,7 @@ async fn administered(command: KeysCommand) -> anyhow::Result<String> {
         } => {
             let request = UpdateKeyRequest {
                 key,
-                rights: Some(rights(given)),
+                rights: Some(rights(*given)),
                 expires_at_unix_ms: unix_ms(expires),
             };
             let Connected { channel, bearer } = connect_audit(endpoint).await?;

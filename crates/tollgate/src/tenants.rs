@@ -22,7 +22,7 @@ pub(crate) async fn run(command: TenantsCommand) -> anyhow::Result<()> {
             let request = PutTenantRequest {
                 organisation: organisation.to_owned(),
                 team: team.to_owned(),
-                rights: Some(rights(given)),
+                rights: Some(rights(*given)),
             };
             let Connected { channel, bearer } = connect_audit(endpoint).await?;
             let put = KeysClient::new(channel).put_tenant(authorized(request, &bearer)).await;

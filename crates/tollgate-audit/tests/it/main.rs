@@ -1,6 +1,10 @@
 //! The ledger on a real Postgres, and the service on a real NATS.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, and so do its helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::large_futures,
+    reason = "a test fails by panicking, and so do its helpers; and it has memory enough"
+)]
 
 mod guards;
 mod ledger;

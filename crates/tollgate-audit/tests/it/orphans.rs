@@ -139,7 +139,7 @@ async fn a_request_whose_owner_was_lost_ends_once() {
     let database = Database::fresh().await;
     // The first was concluded, the second is a job's, the third was sent again before its owner was lost.
     let mut again = attempt(4);
-    (again.request_id, again.generation) = (attempt(3).request_id, 1);
+    (again.request_id, again.generation) = (attempt(3).request_id, 9);
     let settlement = settlement();
     let events = [
         settled(1),
@@ -166,6 +166,6 @@ async fn a_request_whose_owner_was_lost_ends_once() {
     assert_eq!((end(1, 60_000).await, end(0, 0).await), (0, 0));
     assert_eq!((end(0, 60_000).await, end(0, 60_000).await), (1, 0));
     let rows = "SELECT concat_ws(' ', r.state, r.error_code, r.resends, r.organisation, r.request_id = a.request_id)
-                FROM requests r JOIN attempts a ON a.generation = 1 WHERE r.error_code = 'unavailable'";
-    assert_eq!(database.texts(rows).await, ["failed unavailable 0 acme t"]);
+                FROM requests r JOIN attempts a ON a.generation = 9 WHERE r.error_code = 'unavailable'";
+    assert_eq!(database.texts(rows).await, ["failed unavailable 1 acme t"]);
 }

@@ -109,7 +109,7 @@ async fn a_call_is_priced_by_all_that_its_provider_reports() {
         attempt.target.provider = "mine".to_owned();
         attempt.target.model = "gpt-4o".to_owned();
         settlement.served_model = Some("gpt-4o-2024-08-06".to_owned());
-        settlement.consumption = Some(consumption);
+        settlement.consumption = Some(Box::new(consumption));
         (number as u64, LedgerEvent::Settled { attempt, settlement })
     };
     let batch = Consumption {
@@ -159,7 +159,7 @@ async fn reports_of_usage_that_nobody_makes_are_refused() {
         let event = LedgerEvent::Settled {
             attempt: attempt(1),
             settlement: tollgate_types::ledger::Settlement {
-                consumption: Some(consumption),
+                consumption: Some(Box::new(consumption)),
                 ..settlement()
             },
         };

@@ -15,7 +15,7 @@ fn call(number: u128, seconds: u64, model: &str, provider: &str, tags: &[(&str, 
     attempt.model = model.to_owned();
     attempt.target.provider = provider.to_owned();
     attempt.caller.key_name = format!("key-{}", number % 2);
-    attempt.caller.tenant.team = Some(if number % 2 == 0 { "web" } else { "ops" }.to_owned());
+    attempt.caller.tenant.team = Some(if number.is_multiple_of(2) { "web" } else { "ops" }.to_owned());
     attempt.caller.tags = tags
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

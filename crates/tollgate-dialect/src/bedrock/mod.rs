@@ -12,6 +12,7 @@
 
 mod error;
 mod event_stream;
+mod measured;
 mod media;
 pub(crate) mod model;
 pub mod provider;

@@ -1,13 +1,13 @@
 //! Answers: what a whole one and the events of a stream have in common.
 
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 use tollgate_types::{
-    ErrorCode, Usage,
+    ErrorCode,
     chat::{self, ChatEvent, FinishReason, Span, SpanUnit},
 };
 
-use super::{error::error, stream::Stream};
+use super::{error::error, measured::Measured, stream::Stream};
 use crate::{
     BadAnswer, ProviderError,
     names::{Names, fresh},
@@ -40,11 +40,21 @@ impl ConverseReader {
     }
 }
 
+impl ConverseReader {
+    fn note(&mut self, measured: Option<Measured>, events: &mut Vec<ChatEvent>) -> Result<(), BadAnswer> {
+        if let Some((event, report)) = measured.map_or(Ok(None), Measured::read)? {
+            events.push(event);
+            self.report = Some(report);
+        }
+        Ok(())
+    }
+}
+
 impl Reader for ConverseReader {
     fn event(&mut self, data: &[u8]) -> Result<Vec<ChatEvent>, BadAnswer> {
         let mut events = Vec::new();
         let measured = self.stream.event(data, &self.model, &mut self.assembly, &mut events)?;
-        self.measured(measured, &mut events)?;
+        self.note(measured, &mut events)?;
         Ok(events)
     }
 
@@ -69,7 +79,7 @@ impl Reader for ConverseReader {
             usage: whole.usage,
             service_tier: whole.service_tier,
         };
-        self.measured(Some(measured), &mut events)?;
+        self.note(Some(measured), &mut events)?;
         Ok(events)
     }
 
@@ -433,74 +443,5 @@ impl Citation {
             _ => {}
         }
         ChatEvent::Citation { citation }
-    }
-}
-
-/// What the call used, and on which terms.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Measured {
-    usage: Option<Value>,
-    service_tier: Option<Value>,
-}
-
-impl ConverseReader {
-    fn measured(&mut self, measured: Option<Measured>, events: &mut Vec<ChatEvent>) -> Result<(), BadAnswer> {
-        let Some(Measured {
-            usage: Some(usage),
-            service_tier,
-        }) = measured
-        else {
-            return Ok(());
-        };
-        let tokens = TokenUsage::deserialize(&usage);
-        let tokens = tokens.map_err(|_| BadAnswer::Lacks("a field, or has it in another form"))?;
-        events.push(tokens.event());
-        self.report = Some(json!({ "usage": usage, "serviceTier": service_tier }));
-        Ok(())
-    }
-}
-
-/// Tokens; those of the cache are not among the input's.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct TokenUsage {
-    input_tokens: u64,
-    output_tokens: u64,
-    cache_read_input_tokens: Option<u64>,
-    cache_write_input_tokens: Option<u64>,
-    cache_details: Option<Vec<CacheDetail>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CacheDetail {
-    ttl: Option<String>,
-    #[serde(default)]
-    input_tokens: u64,
-}
-
-impl TokenUsage {
-    fn event(&self) -> ChatEvent {
-        let details = || self.cache_details.iter().flatten();
-        let sum = |tokens: &mut dyn Iterator<Item = u64>| tokens.fold(0, u64::saturating_add);
-        let read = self.cache_read_input_tokens.unwrap_or_default();
-        let written = self
-            .cache_write_input_tokens
-            .unwrap_or_else(|| sum(&mut details().map(|detail| detail.input_tokens)));
-        let hour = sum(&mut details()
-            .filter(|detail| detail.ttl.as_deref() == Some("1h"))
-            .map(|detail| detail.input_tokens));
-        ChatEvent::Usage {
-            usage: Usage {
-                input_tokens: self.input_tokens.saturating_add(read).saturating_add(written),
-                cached_input_tokens: read,
-                cache_write_input_tokens: written,
-                cache_write_1h_input_tokens: hour.min(written),
-                output_tokens: self.output_tokens,
-                ..Usage::default()
-            },
-        }
     }
 }

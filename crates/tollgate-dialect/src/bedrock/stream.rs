@@ -9,7 +9,8 @@ use tollgate_types::chat::ChatEvent;
 
 use super::{
     error::{error, exception},
-    read::{Assembly, Call, Citation, Measured, Slot, Source, arguments_of, parse, start},
+    measured::Measured,
+    read::{Assembly, Call, Citation, Slot, Source, arguments_of, parse, start},
 };
 use crate::BadAnswer;
 

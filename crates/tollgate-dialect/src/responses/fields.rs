@@ -1,6 +1,6 @@
 //! Fields of events and items, as the reader asks for them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_types::chat::TokenLogprob;
 
 use crate::BadAnswer;
@@ -48,5 +48,19 @@ pub(super) fn logprob(token: &Value, alternatives: bool) -> Option<TokenLogprob>
         logprob: token["logprob"].as_f64()?,
         bytes,
         alternatives: others.unwrap_or_default(),
+    })
+}
+
+/// What of a response decides its price: of its items only what they are.
+pub(super) fn report(response: &Value) -> Value {
+    let items = list(response, "output");
+    let items: Value = items
+        .map(|item| json!({ "type": item["type"], "container_id": item["container_id"] }))
+        .collect();
+    json!({
+        "usage": response["usage"],
+        "service_tier": response["service_tier"],
+        "tool_usage": response["tool_usage"],
+        "output": items,
     })
 }

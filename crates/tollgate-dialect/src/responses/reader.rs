@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tollgate_types::{
     Usage,
     chat::{ChatEvent, FinishReason},
@@ -13,7 +13,7 @@ use tollgate_types::{
 
 use super::{
     citation,
-    fields::{HOSTED, list, logprob, number, response_of},
+    fields::{HOSTED, list, logprob, number, report, response_of},
     provider::reported,
     sealed::Sealed,
 };
@@ -450,20 +450,6 @@ impl ResponseReader {
             ..Usage::default()
         })
     }
-}
-
-/// What of a response decides its price: of its items only what they are.
-fn report(response: &Value) -> Value {
-    let items = list(response, "output");
-    let items: Value = items
-        .map(|item| json!({ "type": item["type"], "container_id": item["container_id"] }))
-        .collect();
-    json!({
-        "usage": response["usage"],
-        "service_tier": response["service_tier"],
-        "tool_usage": response["tool_usage"],
-        "output": items,
-    })
 }
 
 impl Reader for ResponseReader {

@@ -130,7 +130,7 @@ async fn serve(
 ) -> Response {
     let (dialect, form) = (call.dialect, call.form);
     match Box::pin(open(&desk, request_id, request, call)).await {
-        Ok(Opened::Under(ticket)) => answer::answer(*ticket, dialect, form).await,
+        Ok(Opened::Under(ticket)) => Box::pin(answer::answer(*ticket, dialect, form)).await,
         Ok(Opened::Kept(body)) => answer::whole(body),
         Ok(Opened::Replayed(frames)) => answer::replay(&frames, form),
         Err(rejection) => error_response(dialect, &rejection, None),

@@ -21,7 +21,7 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         tenant: TenantArgs,
         #[command(flatten)]
-        rights: RightsArgs,
+        rights: Box<RightsArgs>,
         /// Until this moment, as 2027-01-01T00:00:00Z
         #[arg(long)]
         expires: Option<DateTime<Utc>>,
@@ -45,7 +45,7 @@ pub(crate) enum KeysCommand {
         /// Its name or its id
         key: String,
         #[command(flatten)]
-        rights: RightsArgs,
+        rights: Box<RightsArgs>,
         #[arg(long)]
         expires: Option<DateTime<Utc>>,
         #[command(flatten)]
@@ -84,7 +84,7 @@ pub(crate) enum TenantsCommand {
         #[arg(value_name = "ORGANISATION[/TEAM]")]
         tenant: String,
         #[command(flatten)]
-        rights: RightsArgs,
+        rights: Box<RightsArgs>,
         #[command(flatten)]
         endpoint: AuditEndpoint,
     },
