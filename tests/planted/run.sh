@@ -30,8 +30,8 @@ chaos() {
 faults_of() {
     case $1 in
         ack-without-commit) echo kill,postgres ;;
-        # A worker that is held and goes on when another has its job is what the fence is for.
-        no-fence) echo kill,hold ;;
+        # A worker that stalls and goes on when another has its job is what the fence is for.
+        no-fence) echo kill,stall ;;
         *) echo kill,nats,double ;;
     esac
 }

@@ -8,13 +8,13 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
-    administration::{AuditCommand, KeysCommand, RightsArgs, TenantsCommand},
+    administration::{AuditCommand, ImportCommand, KeysCommand, RightsArgs, TenantsCommand},
     pricing::{AuditEndpoint, PricesCommand, Sheets},
 };
 use crate::{
     audit_log,
     chaos::{self, Fault},
-    chat, check, init, jobs, keys, prices, report, role, simulate, targets, tenants, up,
+    chat, check, import, init, jobs, keys, prices, report, role, simulate, targets, tenants, up,
 };
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
@@ -66,6 +66,9 @@ enum Command {
     /// Organisations and teams
     #[command(subcommand)]
     Tenants(TenantsCommand),
+    /// Make a configuration of one of another gateway
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// See what models cost, and what a call did
     #[command(subcommand)]
     Prices(PricesCommand),
@@ -421,6 +424,7 @@ impl Cli {
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command).await?,
             Command::Tenants(command) => tenants::run(command).await?,
+            Command::Import(command) => import::run(command)?,
             Command::Prices(command) => prices::run(command).await?,
         }
         Ok(ExitCode::SUCCESS)

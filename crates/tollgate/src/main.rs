@@ -5,6 +5,7 @@ mod chaos;
 mod chat;
 mod check;
 mod cli;
+mod import;
 mod init;
 mod jobs;
 mod keys;

@@ -1,5 +1,7 @@
 //! Arguments of `tollgate keys`, `tenants` and `audit`.
 
+use std::path::PathBuf;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use tollgate_types::{Door, Lane, Permission, Role};
@@ -157,4 +159,18 @@ pub(crate) struct RightsArgs {
 fn parse_tag(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected name=value")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImportCommand {
+    /// From LiteLLM's config.yaml, and its keys; prints what could not be carried over
+    Litellm {
+        config: PathBuf,
+        /// Keys in JSON, as `/key/list` gives them or as rows of their table
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+        /// Where to write tollgate.yaml and prices.jsonl; nothing is written over
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        out: PathBuf,
+    },
 }
