@@ -1,5 +1,6 @@
 //! `tollgate import litellm`: a configuration of ours from one of LiteLLM's, and a list of what could not be carried over.
 
+mod keys;
 mod litellm;
 mod prices;
 mod provider;
