@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(json["per_million"]["input>200000"], "6");
         assert_eq!(json["each"]["web_search"], "0.01");
         for (bad, why) in [
-            (&["input"][..], "expected UNIT=USD"),
+            (&["input"][..], "expected unit=usd"),
             (&["inptu=1"], "not known"),
             (&["input=1", "input=2"], "given twice"),
             (&["input=-1"], "from 0"),
