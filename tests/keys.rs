@@ -211,12 +211,9 @@ async fn a_key_may_do_what_its_rights_say() {
     let (code, said) = post("/v1/jobs", job).await;
     assert!(code == 403 && said.contains("lane `jobs`"), "{said}");
     assert_eq!(post("/v1/chat/completions", chat("sim-mini", "labelled")).await.0, 200);
-    stack
-        .settled(stack.simulator.stats().calls as i64, Duration::from_secs(20))
-        .await;
     let labelled = "SELECT count(*) FROM ledger WHERE organisation = 'acme' AND team = 'web' AND end_user = 'u-77'
                     AND tags = '{\"owner\": \"acme\", \"app\": \"shop\", \"run\": \"7\"}'";
-    assert_eq!(stack.count(labelled).await, 1);
+    stack.until(labelled, 1, Duration::from_secs(20)).await;
     assert_eq!(
         stack.count("SELECT count(*) FROM ledger WHERE provider = 'dead'").await,
         0

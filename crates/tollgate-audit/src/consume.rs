@@ -128,7 +128,7 @@ pub(crate) async fn write(store: &Store, metrics: &Metrics, messages: &[Message<
         .filter_map(|message| Some((message.sequence, message.event.as_ref().ok()?.clone())))
         .collect();
     match within_limit(store.record(&events)).await {
-        Ok(_) => {}
+        Ok(recorded) => metrics.unpriced.add(recorded.unpriced, &[]),
         // One of them is at fault: find it.
         Err(error) if error.refusal().is_some() => {
             for message in messages {
@@ -149,7 +149,10 @@ pub(crate) async fn write(store: &Store, metrics: &Metrics, messages: &[Message<
 async fn write_one(store: &Store, metrics: &Metrics, message: &Message<'_>) -> Result<(), Error> {
     let Ok(event) = message.event else { return Ok(()) };
     let refused = match within_limit(store.record(&[(message.sequence, event.clone())])).await {
-        Ok(_) => return Ok(()),
+        Ok(recorded) => {
+            metrics.unpriced.add(recorded.unpriced, &[]);
+            return Ok(());
+        }
         Err(error) => error,
     };
     let Some(reason) = refused.refusal() else {

@@ -75,6 +75,8 @@ pub struct Metrics {
     pub ledger_quarantined: Counter<u64>,
     /// Attempts whose end nobody saw.
     pub orphans: Counter<u64>,
+    /// Calls that settled without a known price.
+    pub unpriced: Counter<u64>,
 }
 
 impl Metrics {
@@ -120,6 +122,7 @@ impl Metrics {
             ledger_events: counter("tollgate.ledger.events", "events written to the ledger"),
             ledger_quarantined: counter("tollgate.ledger.quarantined", "ledger events set aside"),
             orphans: counter("tollgate.ledger.orphans", "attempts whose end nobody saw"),
+            unpriced: counter("tollgate.ledger.unpriced", "calls that settled without a known price"),
         }
     }
 

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tollgate_audit::{CostRow, GroupBy};
-use tollgate_types::{Millis, Tenant, ledger::LedgerEvent};
+use tollgate_audit::{Actor, CostRow, GroupBy};
+use tollgate_pricing::{Consumption, Unit};
+use tollgate_types::{
+    Grant, Millis, Tenant,
+    ledger::{AttemptOutcome, LedgerEvent, Settlement},
+};
 
-use crate::support::{Database, START, attempt, settlement, started};
+use crate::support::{Database, START, attempt, caller, settlement, started};
 
 /// One settled call: its day, names, tags and numbers.
 fn call(number: u128, seconds: u64, model: &str, provider: &str, tags: &[(&str, &str)]) -> LedgerEvent {
@@ -176,6 +180,148 @@ async fn a_report_begins_at_since_and_ends_before_until() {
         ],
         [3, 2, 1, 0]
     );
+}
+
+/// A call with what its provider reported.
+fn reported(number: u128, model: &str, consumption: Consumption) -> LedgerEvent {
+    let mut attempt = attempt(number);
+    attempt.target.model = model.to_owned();
+    let settlement = Settlement {
+        served_model: None,
+        consumption: Some(Box::new(consumption)),
+        ..settlement()
+    };
+    LedgerEvent::Settled { attempt, settlement }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finance_adds_up() {
+    let database = Database::fresh().await;
+    let used = |quantities: &[(Unit, u64)]| Consumption {
+        quantities: quantities.iter().copied().collect(),
+        ..Consumption::default()
+    };
+    let mut failed = attempt(4);
+    failed.retry = 0;
+    failed.request_id = attempt(1).request_id;
+    let lost = LedgerEvent::Settled {
+        attempt: failed,
+        settlement: Settlement {
+            outcome: AttemptOutcome::Broken,
+            consumption: Some(Box::new(used(&[(Unit::Input, 1000)]))),
+            ..settlement()
+        },
+    };
+    let stated = Consumption {
+        stated_usd: Some("0.5".parse().unwrap()),
+        ..used(&[])
+    };
+    let mut discounted = reported(
+        3,
+        "elsewhere",
+        used(&[(Unit::Input, 1_000_000), (Unit::Output, 1_000_000)]),
+    );
+    if let LedgerEvent::Settled { attempt, .. } = &mut discounted {
+        attempt.target.provider = "contract".to_owned();
+    }
+    let sheet =
+        r#"{"provider": "contract", "model": "*", "per_million": {"input": "1", "output": "3"}, "discount": "0.5"}"#;
+    let sheets = [tollgate_pricing::Sheet::read(sheet, "x").unwrap()];
+    let by = Actor {
+        key_id: caller().key_id,
+        name: "somebody".to_owned(),
+        tenant: Tenant::default(),
+        grant: Grant::default(),
+    };
+    let now = START.to_datetime();
+    database.store.import_prices(&sheets, now, Some(&by)).await.unwrap();
+    // sim-mini: 0.15, cached 0.075, output 0.6 for a million.
+    database
+        .record(&[
+            reported(
+                1,
+                "sim-mini",
+                used(&[(Unit::Input, 1000), (Unit::CachedInput, 4000), (Unit::Output, 100)]),
+            ),
+            reported(2, "sim-mini", used(&[(Unit::CachedInput, 2000)])),
+            discounted,
+            lost,
+            reported(5, "sim-mini", stated),
+        ])
+        .await;
+    let texts = async |sql: &str| database.texts(sql).await;
+    // 6000 tokens at half the price, of which those of the second call have nothing beside them.
+    assert_eq!(
+        texts("SELECT concat_ws(' ', cached_tokens, trim_scale(cost_usd), trim_scale(saved_usd)) FROM cache_savings")
+            .await,
+        ["6000 0.00045 0.00045"]
+    );
+    assert_eq!(
+        texts(
+            "SELECT concat_ws(' ', unit, quantity, trim_scale(usd), trim_scale(average_rate_usd)) FROM unit_prices_paid
+               WHERE provider = 'simulator' ORDER BY unit"
+        )
+        .await,
+        [
+            "cached_input 6000 0.00045 0.075",
+            "input 2000 0.0003 0.15",
+            "output 100 0.00006 0.6"
+        ]
+    );
+    assert_eq!(
+        texts("SELECT concat_ws(' ', sum(requests_tried_again), sum(further_calls), sum(never_answered), trim_scale(sum(lost_usd)))
+               FROM cost_of_retries").await,
+        ["1 1 0 0.00015"]
+    );
+    // The export comes to what the ledger says, discount and stated cost included.
+    let billed = "SELECT concat_ws(' ', \"ConsumedUnit\", trim_scale(\"BilledCost\")) FROM focus_export
+                  WHERE \"ProviderName\" = 'contract' OR \"ConsumedUnit\" = 'call' ORDER BY 1";
+    assert_eq!(texts(billed).await, ["call 0.5", "input 0.5", "output 1.5"]);
+    let difference = "SELECT trim_scale(round((SELECT sum(cost_usd) FROM ledger) - (SELECT sum(\"BilledCost\") FROM focus_export), 12))::text";
+    assert_eq!(texts(difference).await, ["0"]);
+    let hours = "SELECT concat_ws(' ', calls, trim_scale(cost_usd)) FROM cost_by_hour";
+    assert_eq!(
+        texts(hours).await,
+        texts("SELECT concat_ws(' ', count(*), trim_scale(sum(cost_usd))) FROM ledger").await
+    );
+    // The calls are of another month than this one.
+    assert_eq!(texts("SELECT count(*)::text FROM cost_forecast").await, ["0"]);
+    let mut today = attempt(6);
+    today.started_at = Millis::now();
+    today.deadline = today.started_at.after(Duration::from_secs(60));
+    database
+        .record(&[LedgerEvent::Settled {
+            attempt: today,
+            settlement: settlement(),
+        }])
+        .await;
+    let forecast = "SELECT concat_ws(' ', organisation, team, trim_scale(spent_usd), forecast_usd >= spent_usd) FROM cost_forecast";
+    assert_eq!(texts(forecast).await, ["acme web 0.00024 t"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_is_documented() {
+    let database = Database::fresh().await;
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/sql.md")).unwrap();
+    let views = "SELECT viewname::text FROM pg_views WHERE schemaname = 'public' ORDER BY 1";
+    let missing: Vec<_> = database
+        .texts(views)
+        .await
+        .into_iter()
+        .filter(|view| !documented.contains(&format!("`{view}`")))
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+    // An auditor's grant, as it is written there, covers views and no secrets.
+    let (_, grant) = documented.split_once("GRANT SELECT").unwrap();
+    let grant = format!("GRANT SELECT{}", grant.split_once(';').unwrap().0);
+    database.run("DROP ROLE IF EXISTS auditor").await.unwrap();
+    database.run("CREATE ROLE auditor").await.unwrap();
+    database.run(&grant).await.unwrap();
+    let may = |table: &str| format!("SELECT has_table_privilege('auditor', '{table}', 'SELECT')::text");
+    assert_eq!(database.text(&may("ledger")).await, "true");
+    assert_eq!(database.text(&may("key_secrets")).await, "false");
+    database.run("DROP OWNED BY auditor").await.unwrap();
+    database.run("DROP ROLE auditor").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
