@@ -29,7 +29,14 @@ impl Consumption {
     fn served_as(&mut self, name: &str) {
         match Tier::of_provider(name) {
             Some(tier) => self.tier = Some(tier),
-            None => self.served.push(name.to_owned()),
+            None => self.note(name),
+        }
+    }
+
+    /// Keeps a name once, however often the provider says it.
+    fn note(&mut self, name: &str) {
+        if !self.served.iter().any(|known| known == name) {
+            self.served.push(name.to_owned());
         }
     }
 }
@@ -227,8 +234,9 @@ fn messages(fields: &Fields<'_>) -> Result<Consumption, NoUsage> {
     );
     for name in ["inference_geo", "speed"] {
         let said = fields.0.get(name).and_then(Value::as_str);
-        used.served
-            .extend(said.filter(|said| !USUAL.contains(said)).map(str::to_owned));
+        if let Some(said) = said.filter(|said| !USUAL.contains(said)) {
+            used.note(said);
+        }
     }
     Ok(used)
 }
