@@ -39,8 +39,8 @@ pub(crate) struct Options {
     pub(crate) concurrency: Option<usize>,
     /// Workers for every dialect, not for OpenAI's alone.
     pub(crate) dialects: bool,
-    /// A second ingress, at `Stack::second`.
-    pub(crate) two_ingresses: bool,
+    /// How many ingresses, at `Stack::ingresses`; one unless given.
+    pub(crate) ingresses: usize,
 }
 
 impl Options {
@@ -97,7 +97,8 @@ const DIALECTS: [(&str, &str, &str); 4] = [
 
 pub(crate) struct Stack {
     pub(crate) http: String,
-    pub(crate) second: String,
+    /// HTTP of each ingress, the first one's first.
+    pub(crate) ingresses: Vec<String>,
     pub(crate) grpc: String,
     pub(crate) reports: String,
     pub(crate) nats_url: String,
@@ -135,7 +136,9 @@ impl Stack {
         let (simulator, simulator_url, simulator_stop) = simulate(options.script.clone()).await;
         let config = folder.data.join("tollgate.yaml");
         std::fs::write(&config, configuration(&options, &simulator_url)).unwrap();
-        let ports: Vec<u16> = (0..8).map(|_| free_port().unwrap()).collect();
+        let ports: Vec<u16> = (0..2 + 3 * options.ingresses.max(1))
+            .map(|_| free_port().unwrap())
+            .collect();
         let address = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
         let env = Environment {
             config,
@@ -150,7 +153,9 @@ impl Stack {
         }
         Self {
             http: address(0),
-            second: address(5),
+            ingresses: (0..options.ingresses.max(1))
+                .map(|number| address(if number == 0 { 0 } else { 2 + 3 * number }))
+                .collect(),
             grpc: address(1),
             reports: address(4),
             nats_url: nats.url().to_owned(),
@@ -517,7 +522,7 @@ impl Environment<'_> {
             ];
             self.role(folder, name, &["ingress"], &doors)
         };
-        roles.extend(options.two_ingresses.then(|| ingress("ingress-2", 5)));
+        roles.extend((1..options.ingresses).map(|number| ingress(&format!("ingress-{}", number + 1), 2 + 3 * number)));
         roles.extend([
             ingress("ingress", 0),
             self.role(

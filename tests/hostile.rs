@@ -303,7 +303,7 @@ async fn forged_deliveries() {
     let Some(v1::deliver_response::Message::Refused(refused)) = unknown.unwrap().unwrap().message else {
         panic!("a claim for nothing was granted")
     };
-    assert_eq!(refused.reason(), v1::refused::Reason::Gone);
+    assert!(refused.reason() == v1::refused::Reason::Gone);
     let bad = v1::Claim {
         request_id: "req_\0".to_owned(),
         ..claim

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Stack {
     /// What `tollgate` says with the key of the tests, on standard output or else on standard error.
-    async fn tollgate(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) async fn tollgate(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(arguments)
             .env("TOLLGATE_REPORTS", &self.reports)
@@ -35,13 +35,13 @@ impl Stack {
     }
 
     /// A key's secret, which is the first line that is printed.
-    async fn issue(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn issue(&self, arguments: &[&str]) -> String {
         let told = self.tollgate(&[&["keys", "create"], arguments].concat()).await.unwrap();
         told.lines().next().unwrap().to_owned()
     }
 
     /// The status of a request with this key at the first or the second ingress; 0 when that is away.
-    async fn status(&self, base: &str, key: &str, body: &Value) -> u16 {
+    pub(crate) async fn status(&self, base: &str, key: &str, body: &Value) -> u16 {
         let request = self.client.post(format!("{base}/v1/chat/completions")).bearer_auth(key);
         let Ok(response) = request.body(body.to_string()).send().await else {
             return 0;
@@ -54,7 +54,7 @@ impl Stack {
     /// Waits until both ingresses answer a request with this key so.
     async fn both(&self, key: &str, expected: u16) {
         let begun = Instant::now();
-        for base in [&self.http, &self.second] {
+        for base in &self.ingresses {
             while self.status(base, key, &chat("sim-mini", "hello")).await != expected {
                 assert!(begun.elapsed() < PATIENCE, "{base} does not answer {expected}");
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -75,7 +75,7 @@ fn rights(permissions: &[&str]) -> Option<Rights> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_known_everywhere_and_so_is_its_end() {
     let stack = Stack::start(Options {
-        two_ingresses: true,
+        ingresses: 2,
         ..Options::default()
     })
     .await;
@@ -134,7 +134,9 @@ async fn a_key_is_known_everywhere_and_so_is_its_end() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         seen.push(stack.status(&stack.http, &third, &chat("sim-mini", "hello")).await);
         assert_eq!(
-            stack.status(&stack.second, &third, &chat("sim-mini", "hello")).await,
+            stack
+                .status(&stack.ingresses[1], &third, &chat("sim-mini", "hello"))
+                .await,
             200
         );
     }
@@ -147,7 +149,7 @@ async fn a_key_is_known_everywhere_and_so_is_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_may_do_what_its_rights_say() {
     let stack = Stack::start(Options {
-        two_ingresses: true,
+        ingresses: 2,
         ..Options::default()
     })
     .await;

@@ -22,6 +22,7 @@ mod hedging;
 mod hostile;
 mod jobs;
 mod keys;
+mod limits;
 mod matrix;
 mod prices;
 mod sdks;

@@ -4,8 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
-    "chat", "gateway", "jobs", "keys", "pipeline", "prices", "reports", "targets",
+const FILES: [&str; 9] = [
+    "chat", "gateway", "jobs", "keys", "limits", "pipeline", "prices", "reports", "targets",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,6 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".tollgate.v1.Frame",
             ".tollgate.v1.Failure",
             ".tollgate.v1.End",
+            ".tollgate.v1.Refused",
+            ".tollgate.v1.DeliverResponse",
             ".tollgate.v1.DeliverRequest",
             ".tollgate.v1.ConcludeRequest",
             ".tollgate.v1.SubmitJobRequest",

@@ -6,12 +6,11 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use tollgate_pricing::{Breakdown, Consumption, Sheet, Unpriced};
+use tollgate_pricing::{Breakdown, Call, Consumption, Sheet, Unpriced, priced};
 
 use crate::{
     Actor, Error, Store,
     chain::{self, Change},
-    price::{self, Call},
 };
 
 /// One import at a time, of however many processes.
@@ -116,7 +115,7 @@ impl Store {
             region,
             at,
         };
-        let Some((sheet, cost)) = price::priced(&book, &self.lists, call, used) else {
+        let Some((sheet, cost)) = priced(&book, &self.lists, call, used) else {
             return Ok(None);
         };
         let row = sqlx::query!("SELECT version, entered_at FROM price_sheets WHERE id = $1", sheet.id)

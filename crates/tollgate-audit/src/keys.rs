@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
-use tollgate_bus::keys::Keys;
+use tollgate_bus::Registry;
 use tollgate_config::{Entry, generate_key, hash_key};
 use tollgate_types::{Grant, KeyId, KeyRecord, Millis, Permission, Tenant, grant::SecretHash};
 use uuid::Uuid;
@@ -60,6 +60,8 @@ pub enum Refusal {
     Denied(&'static str),
     #[error("no key of this name or id is known to you")]
     NotFound,
+    #[error("no limit of this name is known to you")]
+    NoLimit,
     #[error("{0}")]
     Taken(&'static str),
     #[error(transparent)]
@@ -299,7 +301,7 @@ impl Store {
 
     /// Tells every ingress of keys with changes that were not published; of how many. A row is held until it is told, so that no
     /// other process tells of an older revision after it.
-    pub async fn publish_keys(&self, bucket: &Keys) -> Result<usize, Error> {
+    pub async fn publish_keys(&self, bucket: &Registry<KeyRecord>) -> Result<usize, Error> {
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query_file!("queries/keys_to_publish.sql", BATCH)
             .fetch_all(&mut *transaction)

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 use serde_json::Value;
+use tollgate_pricing::Call;
 use tollgate_types::{Millis, Operation, Usage, UsageSource};
 use uuid::Uuid;
 
-use crate::{
-    Error, Store,
-    price::{Call, charge, counted},
-    rows::bigint,
-};
+use crate::{Error, Store, price::charge, rows::bigint};
 
 /// Length of an answer that nobody saw, in tokens, unless the client allowed less.
 pub const ASSUMED_OUTPUT_TOKENS: u64 = 256;
@@ -69,7 +66,7 @@ impl Store {
                 region: None,
                 at: row.started_at,
             };
-            let charge = charge(&book, &self.lists, call, &counted(&usage), UsageSource::Estimated);
+            let charge = charge(&book, &self.lists, call, &usage.consumption(), UsageSource::Estimated);
             ids.push(row.attempt_id);
             inputs.push(bigint(usage.input_tokens));
             outputs.push(bigint(usage.output_tokens));

@@ -2,43 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
-use tollgate_config::schema::Provider;
-use tollgate_pricing::{Breakdown, Catalogue, Circumstances, Consumption, Sheet, Tier, Unit, Unpriced, cost};
-use tollgate_types::{Usage, UsageSource, Usd};
+use tollgate_bus::{PriceList, Registry};
+use tollgate_pricing::{Breakdown, Call, Catalogue, Consumption, PriceLists, Sheet, Tier, priced};
+use tollgate_types::{UsageSource, Usd};
 
-use crate::{Error, catalogue::sheet_of};
-
-/// The list of sheets that stand for every provider: a default for what has no price of its own.
-const EVERYBODY: &str = "*";
-
-/// By which price lists providers are billed, and where they serve: by their names in the configuration.
-#[derive(Debug, Clone, Default)]
-pub struct PriceLists(BTreeMap<String, PriceList>);
-
-#[derive(Debug, Clone)]
-struct PriceList {
-    name: String,
-    region: Option<String>,
-}
-
-impl FromIterator<(String, String, Option<String>)> for PriceLists {
-    /// Of providers with the names of their lists and their regions.
-    fn from_iter<I: IntoIterator<Item = (String, String, Option<String>)>>(providers: I) -> Self {
-        let list = |(provider, name, region)| (provider, PriceList { name, region });
-        Self(providers.into_iter().map(list).collect())
-    }
-}
-
-impl From<&[Provider]> for PriceLists {
-    fn from(providers: &[Provider]) -> Self {
-        let list = |one: &Provider| (one.name.clone(), one.price_list.clone(), one.region.clone());
-        providers.iter().map(list).collect()
-    }
-}
+use crate::{Error, Store, catalogue::sheet_of};
 
 /// What the ledger says about the money of an attempt.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,20 +20,6 @@ pub(crate) struct Charge {
     pub(crate) cost: Option<Usd>,
     /// How it came about, as in the column `cost_breakdown`.
     pub(crate) breakdown: Option<Value>,
-}
-
-/// The call that is to be priced.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Call<'a> {
-    /// By its name in the configuration.
-    pub(crate) provider: &'a str,
-    /// The model that the provider says it used.
-    pub(crate) served: Option<&'a str>,
-    /// The model that it was asked for.
-    pub(crate) asked: &'a str,
-    /// Where it was served, if that is not where the provider usually serves.
-    pub(crate) region: Option<&'a str>,
-    pub(crate) at: DateTime<Utc>,
 }
 
 /// Which sheets there are: their number only grows, and each ends once.
@@ -97,27 +55,50 @@ impl Shelf {
     }
 }
 
-/// The sheet by which a call is priced and what it costs; none when nobody knows. The sheet is an own one before a list price, of the model that was served before the one that was asked
-/// for, of the provider before its list, and a default only when there is no other.
-pub(crate) fn priced(
-    book: &Catalogue,
-    lists: &PriceLists,
-    call: Call<'_>,
-    used: &Consumption,
-) -> Option<(Sheet, Result<Breakdown, Unpriced>)> {
-    let list = lists.0.get(call.provider);
-    let region = call.region.or(list.and_then(|list| list.region.as_deref()));
-    let sheet = find(book, list.map(|list| list.name.as_str()), region, call).cloned();
-    // A provider that states the cost needs no sheet.
-    let unlisted = || Sheet::unlisted(list.map_or(call.provider, |list| &list.name), call.asked);
-    let sheet = sheet.or_else(|| used.stated_usd.map(|_| unlisted()))?;
-    let how = Circumstances {
-        at: call.at,
-        tier: None,
-        region: region.map(str::to_owned),
-    };
-    let found = cost(&sheet, used, &how);
-    Some((sheet, found))
+/// One process at a time tells of prices, so that nobody tells of older ones after it.
+const LOCK: i64 = 0x746f_6c6c_7075_626c;
+
+impl Store {
+    /// Tells every ingress of the price lists that differ from what the bucket says; of how many. `told` is what was read the last time.
+    pub(crate) async fn publish_prices(
+        &self,
+        bucket: &Registry<PriceList>,
+        told: &mut Option<Arc<Catalogue>>,
+    ) -> Result<usize, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let book = self.shelf.book(&mut transaction).await?;
+        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &book)) {
+            return Ok(0);
+        }
+        sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
+            .execute(&mut *transaction)
+            .await?;
+        let book = self.shelf.book(&mut transaction).await?;
+        let mut lists: BTreeMap<String, Vec<Sheet>> = BTreeMap::new();
+        let now = Utc::now();
+        for sheet in book.sheets().filter(|sheet| sheet.valid_to.is_none_or(|end| end > now)) {
+            let sheet = Sheet {
+                id: None,
+                ..sheet.clone()
+            };
+            lists.entry(sheet.provider.clone()).or_default().push(sheet);
+        }
+        let known = bucket.all().await?;
+        for list in &known {
+            lists.entry(list.provider.clone()).or_default();
+        }
+        let mut changed = 0;
+        for (provider, sheets) in lists {
+            let list = PriceList { provider, sheets };
+            if !known.contains(&list) {
+                bucket.put(&list).await?;
+                changed += 1;
+            }
+        }
+        transaction.commit().await?;
+        *told = Some(book);
+        Ok(changed)
+    }
 }
 
 /// What the ledger says of a call that used this.
@@ -146,18 +127,6 @@ pub(crate) fn charge(
     }
 }
 
-fn find<'a>(book: &'a Catalogue, list: Option<&str>, region: Option<&str>, call: Call<'_>) -> Option<&'a Sheet> {
-    let models = || call.served.into_iter().chain([call.asked]);
-    let lists = || [call.provider].into_iter().chain(list);
-    let of = |list: &str, model: &str| book.find(list, model, region, call.at);
-    let known: Vec<&Sheet> = models()
-        .flat_map(|model| lists().filter_map(move |list| of(list, model)))
-        .collect();
-    let own = known.iter().find(|sheet| sheet.custom);
-    let nearest = own.or(known.first()).copied();
-    nearest.or_else(|| models().find_map(|model| of(EVERYBODY, model)))
-}
-
 /// The breakdown as the ledger keeps it: what is as usual is left out, and a part is `[unit, quantity, rate, US dollars]`.
 fn compact(found: &Breakdown) -> Value {
     let parts = found.components.iter();
@@ -183,46 +152,11 @@ fn compact(found: &Breakdown) -> Value {
     kept
 }
 
-/// What was used, of a count that is our own or an estimate.
-///
-/// Kinds that are part of a count are never more than all of it, and where a token is in two kinds (sound that was read
-/// from the cache) it is in the first of: read from the cache, written to it, sound.
-pub(crate) fn counted(usage: &Usage) -> Consumption {
-    let mut input = usage.input_tokens;
-    let cached = take(&mut input, usage.cached_input_tokens);
-    let mut written = take(&mut input, usage.cache_write_input_tokens);
-    let written_1h = take(&mut written, usage.cache_write_1h_input_tokens);
-    let audio_input = take(&mut input, usage.audio_input_tokens);
-    let mut output = usage.output_tokens;
-    let audio_output = take(&mut output, usage.audio_output_tokens);
-    let reasoning = take(&mut output, usage.reasoning_tokens);
-    let quantities = [
-        (Unit::Input, input),
-        (Unit::CachedInput, cached),
-        (Unit::CacheWrite, written),
-        (Unit::CacheWrite1h, written_1h),
-        (Unit::AudioInput, audio_input),
-        (Unit::Output, output),
-        (Unit::AudioOutput, audio_output),
-        (Unit::Reasoning, reasoning),
-        (Unit::WebSearch, usage.web_searches),
-    ];
-    Consumption {
-        quantities: quantities.into_iter().filter(|(_, count)| *count > 0).collect(),
-        prompt_tokens: usage.input_tokens,
-        ..Consumption::default()
-    }
-}
-
-/// Takes up to `part` from `rest`.
-fn take(rest: &mut u64, part: u64) -> u64 {
-    let taken = part.min(*rest);
-    *rest -= taken;
-    taken
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use tollgate_pricing::Unit;
+
     use super::*;
 
     fn usd(text: &str) -> Usd {
@@ -323,39 +257,5 @@ mod tests {
             ..input
         };
         assert_eq!(charged(&stated, UsageSource::Provider).cost, Some(usd("0.5")));
-    }
-
-    #[test]
-    fn kinds_are_part_of_their_counts() {
-        let usage = Usage {
-            input_tokens: 1000,
-            cached_input_tokens: 100,
-            cache_write_input_tokens: 300,
-            cache_write_1h_input_tokens: 200,
-            audio_input_tokens: 50,
-            output_tokens: 500,
-            reasoning_tokens: 400,
-            audio_output_tokens: 20,
-            web_searches: 3,
-        };
-        let expected = [
-            (Unit::Input, 550),
-            (Unit::CachedInput, 100),
-            (Unit::CacheWrite, 100),
-            (Unit::CacheWrite1h, 200),
-            (Unit::AudioInput, 50),
-            (Unit::Output, 80),
-            (Unit::Reasoning, 400),
-            (Unit::AudioOutput, 20),
-            (Unit::WebSearch, 3),
-        ];
-        assert_eq!(counted(&usage).quantities, expected.into());
-        let cached_sound = Usage {
-            input_tokens: 10,
-            cached_input_tokens: 1000,
-            audio_input_tokens: 10,
-            ..Usage::default()
-        };
-        assert_eq!(counted(&cached_sound).quantities, [(Unit::CachedInput, 10)].into());
     }
 }

@@ -1,61 +1,109 @@
-//! From the tables to every ingress: keys that were issued or changed.
+//! From the tables to every ingress: keys, limits and prices that were entered or changed.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::keys::Keys;
+use tollgate_bus::{PriceList, Registry};
 use tollgate_config::Keyring;
+use tollgate_pricing::Catalogue;
+use tollgate_types::{KeyRecord, LimitRecord};
 
-use crate::{Store, consume::chain};
+use crate::{Error, Store, consume::chain};
 
 /// How often to look for changes that another process made and did not live to publish.
 const LOOK: Duration = Duration::from_millis(500);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Publishes keys, and knows them itself.
+/// The buckets in which ingress looks.
+pub struct Buckets {
+    pub keys: Registry<KeyRecord>,
+    pub limits: Registry<LimitRecord>,
+    pub prices: Registry<PriceList>,
+}
+
+/// Publishes what operators enter, and knows the keys itself.
 pub(crate) struct Publish {
     pub(crate) store: Store,
-    pub(crate) bucket: Keys,
+    pub(crate) buckets: Buckets,
     pub(crate) ring: Arc<Keyring>,
-    pub(crate) changed: Arc<Notify>,
+    /// Told when a key was changed, and when a limit was.
+    pub(crate) keys_changed: Arc<Notify>,
+    pub(crate) limits_changed: Arc<Notify>,
 }
 
 impl Publish {
     /// Works until `stop`. Neither a database nor a bucket that is away ends it.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let learn = async {
-            let mut changes = Box::pin(self.bucket.changes());
+            let mut changes = Box::pin(self.buckets.keys.changes());
             while let Some(record) = changes.next().await {
                 self.ring.learn(&record);
             }
         };
-        let work = async { tokio::join!(learn, self.publish()) };
+        let store = &self.store;
+        let keys = Keys(store, &self.buckets.keys);
+        let limits = Limits(store, &self.buckets.limits);
+        let prices = Prices(store, &self.buckets.prices, None);
+        let never = Notify::new();
+        let keys = Box::pin(publish("keys", &self.keys_changed, keys));
+        let limits = Box::pin(publish("limits", &self.limits_changed, limits));
+        let prices = Box::pin(publish("prices", &never, prices));
+        let work = async { tokio::join!(learn, keys, limits, prices) };
         stop.run_until_cancelled(work).await;
     }
+}
 
-    async fn publish(&self) {
-        // The bucket may have been lost since: every process tells of all keys once.
-        let mut told = false;
-        loop {
-            let published = async {
-                if !told {
-                    self.store.republish_keys().await?;
-                }
-                self.store.publish_keys(&self.bucket).await
-            };
-            match published.await {
-                Ok(0) => {
-                    told = true;
-                    let _ = timeout(LOOK, self.changed.notified()).await;
-                }
-                Ok(_) => told = true,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "keys cannot be published");
-                    tokio::time::sleep(PAUSE).await;
-                }
+/// Publishes a part of what has changed, and says of how much. The bucket may have been lost since it was last told: the first time
+/// every process tells of all.
+trait Tell: Send {
+    fn tell(&mut self, first: bool) -> impl Future<Output = Result<usize, Error>> + Send;
+}
+
+struct Keys<'a>(&'a Store, &'a Registry<KeyRecord>);
+
+impl Tell for Keys<'_> {
+    async fn tell(&mut self, first: bool) -> Result<usize, Error> {
+        if first {
+            self.0.republish_keys().await?;
+        }
+        self.0.publish_keys(self.1).await
+    }
+}
+
+struct Limits<'a>(&'a Store, &'a Registry<LimitRecord>);
+
+impl Tell for Limits<'_> {
+    async fn tell(&mut self, first: bool) -> Result<usize, Error> {
+        if first {
+            self.0.republish_limits().await?;
+        }
+        self.0.publish_limits(self.1).await
+    }
+}
+
+struct Prices<'a>(&'a Store, &'a Registry<PriceList>, Option<Arc<Catalogue>>);
+
+impl Tell for Prices<'_> {
+    async fn tell(&mut self, _: bool) -> Result<usize, Error> {
+        self.0.publish_prices(self.1, &mut self.2).await
+    }
+}
+
+async fn publish(what: &str, changed: &Notify, mut some: impl Tell) {
+    let mut first = true;
+    loop {
+        match some.tell(first).await {
+            Ok(0) => {
+                first = false;
+                let _ = timeout(LOOK, changed.notified()).await;
+            }
+            Ok(_) => first = false,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "{what} cannot be published");
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde_json::Value;
-use tollgate_pricing::{Catalogue, Consumption};
+use serde_json::{Value, json};
+use tollgate_pricing::{Call, Catalogue, Consumption, PriceLists};
 use tollgate_types::{
-    Caller, Millis, Usage,
+    Caller, Hold, Millis, Usage,
     ledger::{Administration, Attempt, Conclusion, LedgerEvent, Settlement},
 };
 use uuid::Uuid;
 
 use crate::{
     Error,
-    price::{self, Call, Charge, PriceLists},
+    price::{self, Charge},
 };
 
 /// The start of the year 10000: a later time is a mistake, and some clients of Postgres cannot read it.
@@ -109,6 +109,10 @@ fn check_attempt(attempt: &Attempt) -> Check {
     text(&attempt.model, "model has a NUL")?;
     time(attempt.started_at, "started_at is out of range")?;
     time(attempt.deadline, "deadline is out of range")?;
+    let held = attempt.hold.as_ref().map_or(Decimal::ZERO, |hold| hold.usd);
+    if !(Decimal::ZERO..Decimal::from(1_000_000_000)).contains(&held) {
+        return Err("hold.usd is out of range");
+    }
     count(attempt.estimated_input_tokens, "estimated_input_tokens is out of range")?;
     count(
         attempt.max_output_tokens.unwrap_or(0),
@@ -227,6 +231,9 @@ pub(crate) struct Starts {
     pub(crate) organisation: Vec<Option<String>>,
     pub(crate) team: Vec<Option<String>>,
     pub(crate) end_user: Vec<Option<String>>,
+    pub(crate) hold_usd: Vec<Option<Decimal>>,
+    /// JSON: the database has no arrays of arrays of different lengths.
+    pub(crate) hold_leases: Vec<Option<Value>>,
 }
 
 impl Starts {
@@ -252,6 +259,10 @@ impl Starts {
         self.organisation.push(attempt.caller.tenant.organisation.clone());
         self.team.push(attempt.caller.tenant.team.clone());
         self.end_user.push(attempt.caller.user.clone());
+        let hold = attempt.hold.as_ref();
+        self.hold_usd.push(hold.map(|hold| hold.usd));
+        let ids = |hold: &Hold| hold.leases.iter().map(|lease| json!(lease.as_uuid())).collect();
+        self.hold_leases.push(hold.map(ids));
     }
 }
 
@@ -328,7 +339,5 @@ pub(crate) fn charge(book: &Catalogue, lists: &PriceLists, attempt: &Attempt, se
         region: None,
         at: attempt.started_at.to_datetime(),
     };
-    let counted = || price::counted(&settlement.usage);
-    let used = settlement.consumption.as_deref().cloned().unwrap_or_else(counted);
-    price::charge(book, lists, call, &used, settlement.usage_source)
+    price::charge(book, lists, call, &settlement.used(), settlement.usage_source)
 }

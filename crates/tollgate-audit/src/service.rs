@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tollgate_bus::{
     jobs::{JobQuestions, JobRecords},
     ledger::{LedgerConsumer, LedgerProgress},
+    quota::QuotaQuestions,
 };
 use tollgate_config::{Config, Keyring};
 use tollgate_proto::{
     DESCRIPTORS,
     v1::{
-        audit_log_server::AuditLogServer, keys_server::KeysServer, prices_server::PricesServer,
-        reports_server::ReportsServer,
+        audit_log_server::AuditLogServer, keys_server::KeysServer, limits_server::LimitsServer,
+        prices_server::PricesServer, reports_server::ReportsServer,
     },
 };
 use tollgate_telemetry::{Metrics, Readiness};
@@ -32,9 +33,10 @@ use tonic::transport::{Server, server::TcpIncoming};
 use crate::{
     Error, Store,
     consume::{Consume, chain},
-    grpc::{Access, Keys, Prices, Reports},
+    grpc::{Access, Keys, Limits, Prices, Reports},
     lane::Lane,
-    publish::Publish,
+    lease::Grants,
+    publish::{Buckets, Publish},
     trim::Trim,
 };
 
@@ -43,8 +45,9 @@ pub struct Streams {
     pub ledger: LedgerConsumer,
     pub jobs: JobRecords,
     pub questions: JobQuestions,
-    /// Where keys are published.
-    pub keys: tollgate_bus::keys::Keys,
+    pub quotas: QuotaQuestions,
+    /// Where keys, limits and prices are published.
+    pub buckets: Buckets,
 }
 
 /// Audit, ready to run.
@@ -57,6 +60,8 @@ pub struct Service {
     reports: Reports,
     prices: Prices,
     keys: Keys,
+    limits: Limits,
+    grants: Grants,
     publish: Publish,
     listener: TcpListener,
 }
@@ -71,10 +76,10 @@ impl Service {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Result<Self, Error> {
-        let (request_timeout, providers) = (config.ingress.request_timeout, config.providers.as_slice());
+        let (request_timeout, lists) = (config.ingress.request_timeout, config.price_lists().collect());
         let config = &config.audit;
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
-        let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(providers.into());
+        let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(lists);
         let orphans = Orphans {
             store: store.clone(),
             grace: config.orphan_grace,
@@ -99,18 +104,28 @@ impl Service {
             records: streams.jobs,
             questions: streams.questions,
         };
-        let changed = Arc::new(Notify::new());
+        let (keys_changed, limits_changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let publish = Publish {
             store: store.clone(),
-            bucket: streams.keys,
+            buckets: streams.buckets,
             ring: Arc::clone(&keys),
-            changed: Arc::clone(&changed),
+            keys_changed: Arc::clone(&keys_changed),
+            limits_changed: Arc::clone(&limits_changed),
+        };
+        let grants = Grants {
+            store: store.clone(),
+            questions: streams.quotas,
         };
         let access = Access(keys);
         let keys = Keys {
             store: store.clone(),
             access: access.clone(),
-            changed,
+            changed: keys_changed,
+        };
+        let limits = Limits {
+            store: store.clone(),
+            access: access.clone(),
+            changed: limits_changed,
         };
         let reports = Reports {
             store: store.clone(),
@@ -129,6 +144,8 @@ impl Service {
             reports,
             prices,
             keys,
+            limits,
+            grants,
             publish,
             listener,
         })
@@ -165,7 +182,12 @@ impl Service {
             publish.run(token).await;
             Ok(())
         });
-        let services = (reports, self.prices, self.keys);
+        let (grants, token) = (self.grants, together.clone());
+        tasks.spawn(async move {
+            grants.run(token).await;
+            Ok(())
+        });
+        let services = (reports, self.prices, self.keys, self.limits);
         tasks.spawn(serve(services, self.listener, together.clone()));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -182,7 +204,7 @@ impl Service {
 const LARGEST_IMPORT: usize = 64 << 20;
 
 async fn serve(
-    (reports, prices, keys): (Reports, Prices, Keys),
+    (reports, prices, keys, limits): (Reports, Prices, Keys, Limits),
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -191,6 +213,7 @@ async fn serve(
     health.set_serving::<PricesServer<Prices>>().await;
     health.set_serving::<KeysServer<Keys>>().await;
     health.set_serving::<AuditLogServer<Keys>>().await;
+    health.set_serving::<LimitsServer<Limits>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
@@ -200,6 +223,7 @@ async fn serve(
         .add_service(ReportsServer::new(reports))
         .add_service(AuditLogServer::new(keys.clone()))
         .add_service(KeysServer::new(keys))
+        .add_service(LimitsServer::new(limits))
         .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -219,6 +243,9 @@ struct Orphans {
     progress: LedgerProgress,
     metrics: Metrics,
 }
+
+/// The longest between the grant of a claim and the start of its attempt.
+const CLAIM_TO_START: Duration = Duration::from_secs(10);
 
 /// How far back audit looks, when it starts, for requests whose owner was lost.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
@@ -266,6 +293,10 @@ impl Orphans {
                 "nobody saw the end of these attempts, their cost is estimated"
             );
         }
+        // Whoever was granted a claim has started its attempt by then, or never will.
+        self.store
+            .sweep_leases(before(mark.at, self.grace + CLAIM_TO_START))
+            .await?;
         let over = before(mark.at, self.grace + self.request_timeout);
         if over > *ended {
             let lost = self.store.end_lost_requests(*ended, over).await?;

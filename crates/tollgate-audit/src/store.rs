@@ -9,6 +9,7 @@ use sqlx::{
     PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tollgate_pricing::PriceLists;
 use tollgate_types::{
     Caller, Millis,
     ledger::{Attempt, Conclusion, LedgerEvent, Settlement},
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, chain,
-    price::{Charge, PriceLists, Shelf},
+    price::{Charge, Shelf},
     rows::{self, Batch, Ends, Starts},
 };
 
@@ -209,6 +210,8 @@ async fn upsert(connection: &mut PgConnection, attempts: &[Priced<'_>]) -> Resul
         &starts.organisation as &[Option<String>],
         &starts.team as &[Option<String>],
         &starts.end_user as &[Option<String>],
+        &starts.hold_usd as &[Option<rust_decimal::Decimal>],
+        &starts.hold_leases as &[Option<serde_json::Value>],
     )
     .fetch_all(connection)
     .await?;

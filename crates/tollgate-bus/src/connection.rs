@@ -18,14 +18,15 @@ use async_nats::{
 use prost::Message as _;
 use tollgate_config::schema;
 use tollgate_proto::v1;
-use tollgate_types::{AttemptId, Envelope};
+use tollgate_types::{AttemptId, Envelope, KeyRecord, LimitRecord};
 
 use crate::{
     Error, Hop, Jobs, Ledger, Payloads,
     batches::{self, Batches},
     jobs,
-    keys::Keys,
     presence::{self, Found, Presence},
+    quota::{Quota, QuotaQuestions},
+    registry::{PriceList, Record, Registry},
     runner::LocalStage,
     subject,
     targets::Targets,
@@ -180,7 +181,9 @@ impl Bus {
                 })?;
         }
         Box::pin(self.targets()).await?;
-        Box::pin(self.keys()).await?;
+        Box::pin(self.registry::<KeyRecord>()).await?;
+        Box::pin(self.registry::<LimitRecord>()).await?;
+        Box::pin(self.registry::<PriceList>()).await?;
         let storage = Storage {
             replicas: self.settings.replicas,
             retention: self.settings.job_retention,
@@ -274,9 +277,20 @@ impl Bus {
         Targets::open(&self.jetstream, self.settings.replicas).await
     }
 
-    /// Keys that were issued.
-    pub async fn keys(&self) -> Result<Keys, Error> {
-        Keys::open(&self.jetstream, self.settings.replicas).await
+    /// What operators have entered of one kind.
+    pub async fn registry<T: Record>(&self) -> Result<Registry<T>, Error> {
+        Registry::open(&self.jetstream, self.settings.replicas).await
+    }
+
+    /// Asks for slices of limits.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        Quota::new(self.client.clone())
+    }
+
+    /// Takes questions for slices of limits, as audit.
+    pub async fn quota_questions(&self) -> Result<QuotaQuestions, Error> {
+        QuotaQuestions::open(self.client.clone()).await
     }
 
     /// Answers for an attempt of a job, as its worker, until the guard goes.

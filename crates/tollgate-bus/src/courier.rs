@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tollgate_proto::v1::{self, delivery_client::DeliveryClient};
 use tollgate_types::{
-    Failure, RequestId,
+    Failure, Hold, RequestId,
     envelope::{Claim, Refusal},
 };
 use tonic::{
@@ -19,7 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::delivery::{Line, LineEnd, Piece, Recipient, line};
+use crate::delivery::{Line, LineEnd, Piece, Recipient, Used, line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an owner may take to grant or refuse.
@@ -86,7 +86,7 @@ impl Courier {
 
     async fn claim_remote(&self, address: &str, claim: Claim) -> Result<Line, Refusal> {
         let channel = self.channel(address).ok_or(Refusal::Unreachable)?;
-        let (line, end) = line();
+        let (mut line, end) = line();
         let mut client = DeliveryClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
@@ -107,7 +107,10 @@ impl Courier {
             Err(_) => return Err(Refusal::Unreachable),
         };
         match first.and_then(|answer| answer.message) {
-            Some(v1::deliver_response::Message::Granted(_)) => {}
+            Some(v1::deliver_response::Message::Granted(granted)) => {
+                let hold = granted.hold.map(Hold::try_from).transpose();
+                line.hold = hold.map_err(|_| Refusal::Unreachable)?;
+            }
             Some(v1::deliver_response::Message::Refused(refused)) => return Err(refused.into()),
             None => return Err(Refusal::Unreachable),
         }
@@ -158,12 +161,16 @@ fn outbound(claim: Claim, mut end: LineEnd) -> impl futures::Stream<Item = v1::D
 fn to_wire(piece: Piece) -> v1::deliver_request::Message {
     match piece {
         Piece::Frame { seq, payload } => v1::deliver_request::Message::Frame(v1::Frame { seq, payload }),
-        Piece::End { failure, usage } => v1::deliver_request::Message::End(v1::End {
+        Piece::End { failure, used } => v1::deliver_request::Message::End(v1::End {
             failure: failure.map(Into::into),
-            usage: usage.map(Into::into),
+            used: json(used),
         }),
-        Piece::Released => v1::deliver_request::Message::Released(v1::Released {}),
+        Piece::Released(used) => v1::deliver_request::Message::Released(v1::Released { used: json(used) }),
     }
+}
+
+fn json(used: Used) -> Option<Vec<u8>> {
+    used.and_then(|used| serde_json::to_vec(&used).ok())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

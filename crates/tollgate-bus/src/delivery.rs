@@ -5,8 +5,9 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tollgate_pricing::Consumption;
 use tollgate_types::{
-    Failure, RequestId, Usage,
+    Failure, Hold, RequestId,
     envelope::{Claim, Refusal},
 };
 
@@ -19,14 +20,14 @@ pub enum Piece {
     /// Part of the answer in the client's own dialect: one event of a stream, or the whole body. `seq` counts from 0.
     Frame { seq: u64, payload: Bytes },
     /// The attempt is over; without a failure the answer is complete.
-    End {
-        failure: Option<Failure>,
-        usage: Option<Usage>,
-    },
+    End { failure: Option<Failure>, used: Used },
     /// The attempt failed before its first frame and the request goes on elsewhere. The owner hangs up once it has noted
     /// it; only then may the request be passed on, or the next claim could come too early.
-    Released,
+    Released(Used),
 }
+
+/// What an attempt used, as far as that is known.
+pub type Used = Option<Box<Consumption>>;
 
 /// An open way to the owner. Dropped without [`Piece::End`] or [`Piece::Released`], it tells the owner that the attempt
 /// broke off.
@@ -34,6 +35,8 @@ pub struct Line {
     pub pieces: mpsc::Sender<Piece>,
     /// Cancelled when nobody awaits the answer any more.
     pub hung_up: CancellationToken,
+    /// What the owner has reserved for the attempt, to be written down with it.
+    pub hold: Option<Hold>,
 }
 
 /// The owner's end of a [`Line`].
@@ -51,6 +54,7 @@ pub fn line() -> (Line, LineEnd) {
         Line {
             pieces: sender,
             hung_up: hung_up.clone(),
+            hold: None,
         },
         LineEnd {
             pieces: receiver,

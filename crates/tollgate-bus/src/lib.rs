@@ -8,11 +8,12 @@ mod connection;
 mod courier;
 pub mod delivery;
 pub mod jobs;
-pub mod keys;
 pub mod ledger;
 mod payload;
 pub mod presence;
 mod pull;
+pub mod quota;
+pub mod registry;
 mod runner;
 mod serve;
 pub mod subject;
@@ -23,6 +24,7 @@ pub use courier::Courier;
 pub use jobs::Jobs;
 pub use ledger::Ledger;
 pub use payload::Payloads;
+pub use registry::{PriceList, Registry};
 pub use runner::{Outcome, Runner, Stage};
 pub use serve::{advertised, serve_delivery};
 pub use subject::Hop;
@@ -65,8 +67,11 @@ pub enum Error {
     Jobs(#[source] async_nats::Error),
     #[error("the store of files does not answer")]
     Files(#[source] async_nats::Error),
-    #[error("the bucket of keys does not answer")]
-    Keys(#[source] async_nats::Error),
+    #[error("the bucket of {what} does not answer")]
+    Registry {
+        what: &'static str,
+        source: async_nats::Error,
+    },
     #[error("the bucket of targets does not answer")]
     Targets(#[source] async_nats::Error),
     #[error("a record of a job is unreadable: {0}")]

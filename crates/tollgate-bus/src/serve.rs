@@ -20,7 +20,7 @@ use tracing::Instrument;
 use crate::{
     Error,
     courier::MAX_MESSAGE,
-    delivery::{Line, Piece, Recipient},
+    delivery::{Line, Piece, Recipient, Used},
 };
 
 /// What one line may have on its way unread, in bytes.
@@ -95,7 +95,8 @@ impl Delivery for Service {
         let (answers, outbound) = mpsc::channel(1);
         match self.recipient.claim(claim).instrument(span).await {
             Ok(line) => {
-                answer(&answers, v1::deliver_response::Message::Granted(v1::Granted {})).await;
+                let hold = line.hold.clone().map(Into::into);
+                answer(&answers, v1::deliver_response::Message::Granted(v1::Granted { hold })).await;
                 // Dropping `answers` at the end of the pump ends our side of the call.
                 self.tasks.spawn(async move {
                     pump(inbound, line).await;
@@ -153,9 +154,14 @@ fn from_wire(message: v1::deliver_request::Message) -> Option<Piece> {
         },
         v1::deliver_request::Message::End(end) => Piece::End {
             failure: end.failure.map(Failure::try_from).transpose().ok()?,
-            usage: end.usage.map(Into::into),
+            used: consumption(end.used)?,
         },
-        v1::deliver_request::Message::Released(_) => Piece::Released,
+        v1::deliver_request::Message::Released(released) => Piece::Released(consumption(released.used)?),
         v1::deliver_request::Message::Claim(_) => return None,
     })
+}
+
+/// None when the text is no consumption.
+fn consumption(json: Option<Vec<u8>>) -> Option<Used> {
+    json.map(|json| serde_json::from_slice(&json)).transpose().ok()
 }

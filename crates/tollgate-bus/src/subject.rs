@@ -44,6 +44,12 @@ pub const TARGET_BUCKET: &str = "tollgate-targets";
 
 /// The bucket of the keys that were issued.
 pub const KEY_BUCKET: &str = "tollgate-keys";
+/// The bucket of budgets and rate limits.
+pub const LIMIT_BUCKET: &str = "tollgate-limits";
+/// The bucket of price lists.
+pub const PRICE_BUCKET: &str = "tollgate-prices";
+/// Questions to audit for slices of limits.
+pub const QUOTA: &str = "tollgate.v1.quota";
 /// What is known of batches: this, the key's id, the batch's id, and which part.
 pub const BATCHES: &str = "tollgate.v1.batches";
 /// The stream that keeps it.

@@ -29,6 +29,14 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
+impl Config {
+    /// Of each provider, its name, that of its price list, and its region.
+    pub fn price_lists(&self) -> impl Iterator<Item = (String, String, Option<String>)> {
+        let list = |one: &Provider| (one.name.clone(), one.price_list.clone(), one.region.clone());
+        self.providers.iter().map(list)
+    }
+}
+
 /// `bus`: how to reach NATS. Overridden by `NATS_URL`.
 #[derive(Debug, Clone)]
 pub struct Bus {
@@ -77,6 +85,16 @@ pub struct Ingress {
     pub max_resends: u32,
     pub jobs: JobSettings,
     pub webhooks: WebhookSettings,
+    pub limits: LimitSettings,
+}
+
+/// `ingress.limits`: what budgets and rate limits go by.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitSettings {
+    /// Tokens of an answer for which its request sets no limit.
+    pub assumed_output: u64,
+    /// Calls to models without a price are refused also where no budget applies.
+    pub refuse_unpriced: bool,
 }
 
 /// `ingress.webhooks`: telling submitters that their jobs have ended.

@@ -44,7 +44,8 @@ impl Recipient for Screening {
             };
             let owner = claim.owner.clone();
             let owner = self.courier.claim(&owner, claim).await?;
-            let (line, end) = line();
+            let (mut line, end) = line();
+            line.hold = owner.hold.clone();
             self.tasks.spawn(screen.pass_on(end, owner));
             Ok(line)
         })
@@ -74,10 +75,10 @@ impl Screen {
             let checked = match piece {
                 None => return,
                 Some(Piece::Frame { payload, .. }) => self.answer.frame(&payload).map(|frames| (frames, None)),
-                Some(Piece::End { failure: None, usage }) => self
+                Some(Piece::End { failure: None, used }) => self
                     .answer
                     .rest()
-                    .map(|frames| (frames, Some(Piece::End { failure: None, usage }))),
+                    .map(|frames| (frames, Some(Piece::End { failure: None, used }))),
                 Some(last) => Ok((Vec::new(), Some(last))),
             };
             let (frames, last) = checked.unwrap_or_else(|Denied { .. }| {
@@ -87,7 +88,7 @@ impl Screen {
                     Vec::new(),
                     Some(Piece::End {
                         failure: Some(failure),
-                        usage: None,
+                        used: None,
                     }),
                 )
             });
@@ -107,7 +108,7 @@ impl Screen {
             }
             if let Some(last) = last {
                 record(&self.metrics, &self.policy, "answer", self.answer.verdict);
-                let released = matches!(last, Piece::Released);
+                let released = matches!(last, Piece::Released(_));
                 if owner.pieces.send(last).await.is_ok() && released {
                     // The worker goes on when it sees us hang up, so the owner has to have done so first.
                     owner.hung_up.cancelled().await;

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tollgate_bus::{
     Bus, Ledger, Payloads,
-    delivery::{Boxed, Line, LineEnd, Recipient, line},
+    delivery::{Boxed, Line, LineEnd, Recipient, Used, line},
 };
 use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, label};
@@ -27,6 +27,7 @@ use tollgate_types::{
     envelope::{Claim, Refusal},
 };
 
+use crate::limits::{Admission, Limits, Reservation};
 use hedge::Hedges;
 pub(crate) use ticket::{Event, Lane, Opening, Ticket};
 
@@ -52,6 +53,16 @@ struct Answering {
     attempt_id: AttemptId,
     target: Target,
     end: LineEnd,
+    reservation: Option<Reservation>,
+}
+
+impl Answering {
+    /// The attempt is over; so much is known of what it used.
+    fn settle(&mut self, used: Used) {
+        if let (Some(reservation), Some(used)) = (self.reservation.take(), used) {
+            reservation.settle(&used);
+        }
+    }
 }
 
 /// A request that waits.
@@ -61,6 +72,7 @@ struct Entry {
     /// The highest generation that was sent.
     last: u32,
     word: mpsc::Sender<Word>,
+    admission: Arc<Admission>,
 }
 
 /// A request as it was sent on one of its ways.
@@ -101,15 +113,24 @@ pub(crate) struct Desk {
     request_timeout: Duration,
     max_resends: u32,
     hedges: Hedges,
+    limits: Arc<Limits>,
     /// The last steps of requests that have ended: what the ledger is told, what the store may forget.
     farewells: TaskTracker,
 }
 
 impl Desk {
-    pub(crate) fn new(config: &Config, address: String, bus: Bus, payloads: Payloads, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        address: String,
+        bus: Bus,
+        payloads: Payloads,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+    ) -> Self {
         let settings = &config.ingress;
         Self {
             hedges: Hedges::new(&config.models),
+            limits,
             entries: Mutex::default(),
             places: Arc::new(Semaphore::new(settings.max_in_flight)),
             address,
@@ -129,6 +150,7 @@ impl Desk {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Failure::new(ErrorCode::Saturated, "too many requests are under way").retry_after_ms(FULL_WAIT_MS)
         })?;
+        let admission = self.limits.admit(&opening.caller, &opening.view).await?;
         let payload = self
             .payloads
             .check_in(opening.request_id, "request", opening.body.clone())
@@ -147,9 +169,10 @@ impl Desk {
             hedge: None,
             last: 0,
             word,
+            admission: Arc::clone(&admission),
         };
         self.lock().insert(opening.request_id, entry);
-        let mut ticket = Ticket::new(Arc::clone(self), opening, payload, words, place);
+        let mut ticket = Ticket::new(Arc::clone(self), opening, payload, words, place, admission);
         self.metrics.in_flight.add(1, &[]);
         ticket.send().await?;
         Ok(ticket)
@@ -207,15 +230,38 @@ impl Desk {
         }
     }
 
-    fn grant(&self, claim: &Claim) -> Result<Line, Refusal> {
+    /// The request's limits, if it waits for such a claim.
+    fn expects(&self, claim: &Claim) -> Result<Arc<Admission>, Refusal> {
+        let entries = self.lock();
+        let entry = entries.get(&claim.request_id).ok_or(Refusal::Gone)?;
+        entry.awaited(claim.generation).ok_or(Refusal::Stale)?;
+        Ok(Arc::clone(&entry.admission))
+    }
+
+    /// Reserves what the attempt may cost, then grants the claim if nobody else was faster.
+    async fn reserve_and_grant(&self, claim: &Claim) -> Result<Line, Refusal> {
+        let admission = self.expects(claim)?;
+        let limited = |failure: Failure| Refusal::Limited(Box::new(failure));
+        let reservation = admission.reserve(&claim.target).await.map_err(limited)?;
+        let mut reservation = Some(reservation);
+        let granted = self.grant(claim, &mut reservation);
+        if let Some(unused) = reservation {
+            unused.give_back();
+        }
+        granted
+    }
+
+    fn grant(&self, claim: &Claim, reservation: &mut Option<Reservation>) -> Result<Line, Refusal> {
         let mut entries = self.lock();
         let entry = entries.get_mut(&claim.request_id).ok_or(Refusal::Gone)?;
         let way = entry.awaited(claim.generation).ok_or(Refusal::Stale)?;
-        let (line, end) = line();
+        let (mut line, end) = line();
+        line.hold = reservation.as_ref().and_then(Reservation::hold);
         let answering = Answering {
             attempt_id: claim.attempt_id,
             target: claim.target.clone(),
             end,
+            reservation: reservation.take(),
         };
         let word = Word::Claimed(way, answering);
         entry.word.try_send(word).map_err(|_| Refusal::Gone)?;
@@ -228,14 +274,20 @@ impl Desk {
 
 impl Recipient for Desk {
     fn claim(&self, claim: Claim) -> Boxed<'_, Result<Line, Refusal>> {
-        let granted = self.grant(&claim);
-        if let Err(refusal) = &granted {
-            let reason = if *refusal == Refusal::Gone { "gone" } else { "stale" };
-            self.metrics
-                .claims_refused
-                .add(1, &[KeyValue::new(label::REASON, reason)]);
-        }
-        Box::pin(std::future::ready(granted))
+        Box::pin(async move {
+            let granted = self.reserve_and_grant(&claim).await;
+            if let Err(refusal) = &granted {
+                let reason = match refusal {
+                    Refusal::Gone => "gone",
+                    Refusal::Limited(_) => "limited",
+                    Refusal::Stale | Refusal::Unreachable => "stale",
+                };
+                self.metrics
+                    .claims_refused
+                    .add(1, &[KeyValue::new(label::REASON, reason)]);
+            }
+            granted
+        })
     }
 
     fn conclude(&self, request_id: RequestId, generation: u32, failure: Failure) -> Boxed<'_, bool> {

@@ -11,12 +11,12 @@ mod http;
 mod jobs;
 mod keys;
 mod labels;
+mod limits;
 mod reception;
 mod targets;
 mod webhook;
 
 use std::sync::Arc;
-use tollgate_bus::keys::Keys;
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ use crate::{
     connection::HeadLimits,
     desk::Desk,
     jobs::{Dispatcher, JobDesk},
+    keys::{Known, Registries},
+    limits::{Asker, Limits},
     reception::Reception,
     webhook::{Teller, Webhooks},
 };
@@ -72,8 +74,10 @@ pub struct Service {
     dispatcher: Dispatcher,
     teller: Option<Teller>,
     targets: targets::Service,
-    keys: Keys,
-    limits: HeadLimits,
+    registries: Registries,
+    known: Known,
+    asker: Asker,
+    head: HeadLimits,
     readiness: Readiness,
 }
 
@@ -89,17 +93,30 @@ impl Service {
     ) -> Result<Self, Error> {
         let address = tollgate_bus::advertised(&listeners.delivery, config.ingress.delivery_advertise.as_deref())?;
         let (payloads, lane) = (bus.payloads().await?, bus.jobs().await?);
-        let (bucket, keys) = (Box::pin(bus.targets()).await?, Box::pin(bus.keys()).await?);
+        let bucket = Box::pin(bus.targets()).await?;
+        let registries = Registries::open(&bus).await?;
+        let (limits, wished) = Limits::new(config, metrics.clone());
+        let asker = Asker {
+            limits: Arc::clone(&limits),
+            wished,
+            quota: bus.quota(),
+            holder: address.clone(),
+        };
         let desk = Arc::new(Desk::new(
             config,
             address.clone(),
             bus.clone(),
             payloads,
+            Arc::clone(&limits),
             metrics.clone(),
         ));
         courier.register(&address, desk.clone());
         let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
-        Box::pin(keys::load(&keys, &reception.keyring)).await?;
+        let known = Known {
+            ring: Arc::clone(&reception.keyring),
+            limits,
+        };
+        Box::pin(registries.load(&known)).await?;
         let targets = targets::Service::new(config, bucket, bus.ledger(), Arc::clone(&reception));
         let settings = config.ingress.jobs.clone();
         let webhooks = Webhooks::new(&config.ingress.webhooks, metrics.clone())?.map(Arc::new);
@@ -125,7 +142,7 @@ impl Service {
             metrics,
         ))
         .await?;
-        let limits = HeadLimits {
+        let head = HeadLimits {
             headers: config.ingress.max_headers,
             bytes: config.ingress.max_header_bytes,
         };
@@ -139,8 +156,10 @@ impl Service {
             dispatcher,
             teller,
             targets,
-            keys,
-            limits,
+            registries,
+            known,
+            asker,
+            head,
             readiness,
         })
     }
@@ -157,12 +176,15 @@ impl Service {
             dispatcher,
             teller,
             targets,
-            keys,
-            limits,
+            registries,
+            known,
+            asker,
+            head,
             readiness,
         } = self;
-        // Answers are still delivered while the doors drain.
-        let delivery_stop = CancellationToken::new();
+        // Answers are still delivered, and what they may cost is asked for, while the doors drain.
+        let (delivery_stop, asker_stop) = (CancellationToken::new(), CancellationToken::new());
+        let asking = tokio::spawn(asker.run(asker_stop.clone()));
         let mut delivery = JoinSet::new();
         delivery.spawn({
             let (desk, stop) = (Arc::clone(&desk), delivery_stop.clone());
@@ -170,13 +192,13 @@ impl Service {
         });
         let mut doors = JoinSet::new();
         doors.spawn({
-            let (ring, stop) = (Arc::clone(&reception.keyring), stop.clone());
+            let stop = stop.clone();
             async move {
-                keys::follow(keys, ring, stop).await;
+                registries.follow(known, stop).await;
                 Ok(())
             }
         });
-        doors.spawn(http::serve(listeners.http, jobs.clone(), batches, limits, stop.clone()));
+        doors.spawn(http::serve(listeners.http, jobs.clone(), batches, head, stop.clone()));
         doors.spawn(grpc::serve(listeners.grpc, reception, jobs, targets, stop.clone()));
         doors.spawn({
             let stop = stop.clone();
@@ -205,6 +227,8 @@ impl Service {
         readiness.set(false);
         desk.close().await;
         delivery_stop.cancel();
+        asker_stop.cancel();
+        asking.await?;
         while let Some(served) = delivery.join_next().await {
             served??;
         }

@@ -19,6 +19,7 @@ mod status;
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.bin"));
 
 pub use jobs::JobRequest;
+pub use pipeline::amount;
 pub use status::{ERROR_DOMAIN, to_status};
 
 /// Why a message from the wire is not a domain value. Names the field, never its content.
@@ -32,7 +33,9 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    const fn new(field: &'static str, problem: &'static str) -> Self {
+    /// That a field is wrong, and how.
+    #[must_use]
+    pub const fn new(field: &'static str, problem: &'static str) -> Self {
         Self { field, problem }
     }
 

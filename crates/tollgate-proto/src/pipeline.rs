@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tollgate_types::{
-    Caller, Dialect, Envelope, Failure, Millis, Operation, Payload, RequestView, Screen, Target, Tenant, Usage,
+    Caller, Dialect, Envelope, Failure, Hold, Millis, Operation, Payload, RequestView, Screen, Target, Tenant, Usage,
     envelope::{Claim, Refusal},
 };
+
+use rust_decimal::Decimal;
 
 use crate::{Invalid, v1};
 
@@ -245,12 +247,16 @@ impl TryFrom<v1::Claim> for Claim {
 
 impl From<Refusal> for v1::Refused {
     fn from(refusal: Refusal) -> Self {
-        let reason = match refusal {
-            Refusal::Stale => v1::refused::Reason::Stale,
-            Refusal::Gone => v1::refused::Reason::Gone,
-            Refusal::Unreachable => v1::refused::Reason::Unreachable,
+        let (reason, failure) = match refusal {
+            Refusal::Stale => (v1::refused::Reason::Stale, None),
+            Refusal::Gone => (v1::refused::Reason::Gone, None),
+            Refusal::Unreachable => (v1::refused::Reason::Unreachable, None),
+            Refusal::Limited(failure) => (v1::refused::Reason::Limited, Some((*failure).into())),
         };
-        Self { reason: reason.into() }
+        Self {
+            reason: reason.into(),
+            failure,
+        }
     }
 }
 
@@ -260,8 +266,40 @@ impl From<v1::Refused> for Refusal {
             v1::refused::Reason::Stale => Self::Stale,
             v1::refused::Reason::Gone => Self::Gone,
             v1::refused::Reason::Unreachable | v1::refused::Reason::Unspecified => Self::Unreachable,
+            v1::refused::Reason::Limited => match wire.failure.map(Failure::try_from) {
+                Some(Ok(failure)) => Self::Limited(Box::new(failure)),
+                _ => Self::Unreachable,
+            },
         }
     }
+}
+
+impl From<Hold> for v1::Hold {
+    fn from(hold: Hold) -> Self {
+        Self {
+            leases: hold.leases.iter().map(ToString::to_string).collect(),
+            usd: hold.usd.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::Hold> for Hold {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Hold) -> Result<Self, Invalid> {
+        let leases = wire.leases.iter().map(|lease| lease.parse());
+        Ok(Self {
+            leases: leases
+                .collect::<Result<_, _>>()
+                .map_err(|_| Invalid::new("hold.leases", "is no lease id"))?,
+            usd: amount("hold.usd", &wire.usd)?,
+        })
+    }
+}
+
+/// An exact decimal number.
+pub fn amount(field: &'static str, text: &str) -> Result<Decimal, Invalid> {
+    Decimal::from_str_exact(text).map_err(|_| Invalid::new(field, "is no exact decimal number"))
 }
 
 impl From<Usage> for v1::Usage {

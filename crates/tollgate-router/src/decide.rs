@@ -12,6 +12,14 @@ const BUSY_WAIT_MS: u64 = 1000;
 /// The same, when an operator has taken all targets out of use.
 const DRAINED_WAIT_MS: u64 = 30_000;
 
+/// Of workers that were busy, or whose call a limit had no room for.
+const NO_CALL: [ErrorCode; 4] = [
+    ErrorCode::ProviderBusy,
+    ErrorCode::BudgetExceeded,
+    ErrorCode::RateLimited,
+    ErrorCode::Unpriced,
+];
+
 /// A provider that wants a longer wait than this is not tried again while a client waits.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Before a target is tried once more; doubled each time, and half of it drawn by lot.
@@ -103,8 +111,7 @@ impl Routes {
             let message = "the API key may not call a provider of the model";
             return Decision::GiveUp(Failure::new(ErrorCode::PermissionDenied, message));
         }
-        // A worker that was busy made no call.
-        let made_a_call = |failure: &&Failure| failure.code != ErrorCode::ProviderBusy;
+        let made_a_call = |failure: &&Failure| !NO_CALL.contains(&failure.code);
         let calls = envelope.failures.iter().filter(made_a_call).count();
         if envelope.failures.is_empty() && targets.iter().all(|target| present.health.is_drained(target)) {
             let failure = Failure::new(ErrorCode::Unavailable, "every target of the model is drained");

@@ -14,6 +14,7 @@ pub mod label {
     pub const DIALECT: &str = "dialect";
     pub const DIRECTION: &str = "direction";
     pub const KIND: &str = "kind";
+    pub const MEASURE: &str = "measure";
     pub const MODEL: &str = "gen_ai.request.model";
     pub const OUTCOME: &str = "outcome";
     pub const POLICY: &str = "policy";
@@ -77,6 +78,13 @@ pub struct Metrics {
     pub orphans: Counter<u64>,
     /// Calls that settled without a known price.
     pub unpriced: Counter<u64>,
+    /// Requests and calls for which a limit had no room or could not be asked, by measure and outcome: refused, refused_away,
+    /// allowed_away.
+    pub limits: Counter<u64>,
+    /// Calls that cost more than was reserved for them.
+    pub budget_overruns: Counter<u64>,
+    /// How long audit took to answer for slices of limits.
+    pub lease_duration: Histogram<f64>,
 }
 
 impl Metrics {
@@ -123,6 +131,12 @@ impl Metrics {
             ledger_quarantined: counter("tollgate.ledger.quarantined", "ledger events set aside"),
             orphans: counter("tollgate.ledger.orphans", "attempts whose end nobody saw"),
             unpriced: counter("tollgate.ledger.unpriced", "calls that settled without a known price"),
+            limits: counter("tollgate.limits", "requests and calls that a limit had no room for"),
+            budget_overruns: counter("tollgate.budget.overruns", "calls that cost more than was reserved"),
+            lease_duration: seconds(
+                "tollgate.lease.duration",
+                "how long audit took to answer for slices of limits",
+            ),
         }
     }
 

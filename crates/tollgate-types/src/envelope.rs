@@ -228,7 +228,7 @@ pub struct Claim {
 }
 
 /// Why a claim was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A newer generation of the request is under way, or this one is claimed already.
     Stale,
@@ -236,4 +236,6 @@ pub enum Refusal {
     Gone,
     /// The owner could not be asked.
     Unreachable,
+    /// A limit has no room for this call; one to another target may have.
+    Limited(Box<Failure>),
 }

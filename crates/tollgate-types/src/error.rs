@@ -102,7 +102,13 @@ error_codes! {
     /// A guardrail denied the prompt or the answer.
     PolicyDenied = "policy_denied", 403, PermissionDenied, retry: false;
     /// The caller is over its own limit.
-    RateLimited = "rate_limited", 429, ResourceExhausted, retry: false;
+    RateLimited = "rate_limited", 429, ResourceExhausted, retry: true;
+    /// A budget is used up.
+    BudgetExceeded = "budget_exceeded", 402, ResourceExhausted, retry: true;
+    /// The model has no price, and calls without one are not allowed.
+    Unpriced = "model_unpriced", 403, FailedPrecondition, retry: true;
+    /// No limit of this name or id is known to the caller.
+    LimitNotFound = "limit_not_found", 404, NotFound, retry: false;
     /// Tollgate is full; nothing was started.
     Saturated = "saturated", 503, Unavailable, retry: true;
     /// A service of Tollgate, or its queue, did not answer.

@@ -1,6 +1,6 @@
 //! What the holder of a key may do, and on whose behalf.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use crate::{Dialect, KeyId, Millis};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not one of {known}")]
 pub struct UnknownName {
-    found: String,
-    known: String,
+    pub(crate) found: String,
+    pub(crate) known: String,
 }
 
 macro_rules! named {
@@ -36,12 +36,12 @@ macro_rules! named {
             }
         }
 
-        impl FromStr for $kind {
-            type Err = UnknownName;
+        impl std::str::FromStr for $kind {
+            type Err = $crate::grant::UnknownName;
 
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
+            fn from_str(text: &str) -> Result<Self, $crate::grant::UnknownName> {
                 let mut all = Self::ALL.iter().copied();
-                all.find(|one| one.as_str() == text).ok_or_else(|| UnknownName {
+                all.find(|one| one.as_str() == text).ok_or_else(|| $crate::grant::UnknownName {
                     found: text.to_owned(),
                     known: [$($text,)*].join(", "),
                 })
@@ -49,9 +49,9 @@ macro_rules! named {
         }
 
         impl TryFrom<String> for $kind {
-            type Error = UnknownName;
+            type Error = $crate::grant::UnknownName;
 
-            fn try_from(text: String) -> Result<Self, UnknownName> {
+            fn try_from(text: String) -> Result<Self, $crate::grant::UnknownName> {
                 text.parse()
             }
         }
@@ -62,13 +62,15 @@ macro_rules! named {
             }
         }
 
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+
+pub(crate) use named;
 
 named! {
     /// A thing that a key may do.

@@ -119,6 +119,17 @@ typed_id!(
     "key"
 );
 
+typed_id!(
+    /// A limit on what calls may cost, or on how many there may be.
+    LimitId,
+    "lim"
+);
+typed_id!(
+    /// A slice of a limit in the hands of one ingress replica.
+    LeaseId,
+    "lease"
+);
+
 impl KeyId {
     /// The id of a key known by its hash alone: the first 16 bytes of the SHA-256 of the secret.
     #[must_use]

@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use tollgate_pricing::Consumption;
 
-use crate::{AttemptId, Caller, Dialect, ErrorCode, KeyId, Millis, Operation, RequestId, Target, Usage, UsageSource};
+use crate::{
+    AttemptId, Caller, Dialect, ErrorCode, Hold, KeyId, Millis, Operation, RequestId, Target, Usage, UsageSource,
+};
 
 /// What both events of an attempt say about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub struct Attempt {
     pub estimated_input_tokens: u64,
     /// The client's own limit on the answer.
     pub max_output_tokens: Option<u64>,
+    /// What is reserved for it, where budgets apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
 }
 
 /// How a call to a provider ended.
@@ -79,6 +84,18 @@ pub struct Settlement {
     pub ended_at: Millis,
     /// From the call to the first byte of the answer's content.
     pub first_token_ms: Option<u64>,
+}
+
+impl Settlement {
+    /// What the call is billed for: as the provider says, else by its tokens.
+    #[must_use]
+    pub fn used(&self) -> Consumption {
+        match (self.usage_source, &self.consumption) {
+            (UsageSource::None, _) => Consumption::default(),
+            (_, Some(said)) => Consumption::clone(said),
+            (_, None) => self.usage.consumption(),
+        }
+    }
 }
 
 /// The terminal state of a request.

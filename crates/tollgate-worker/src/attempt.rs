@@ -12,7 +12,7 @@ use bytes::Bytes;
 use reqwest::Response;
 use tollgate_bus::{
     Bus, Error as BusError, Jobs, Ledger,
-    delivery::{Line, Piece},
+    delivery::{Line, Piece, Used},
 };
 use tollgate_dialect::{Answer, BadAnswer, Events, Framing};
 use tollgate_telemetry::Metrics;
@@ -158,7 +158,7 @@ impl Attempts {
         let call = Call::failed(failure.retry_after_ms(LEDGER_WAIT_MS));
         let end = line.pieces.send(Piece::End {
             failure: call.failure.clone(),
-            usage: None,
+            used: surely.then(Box::default),
         });
         let _ = tokio::time::timeout(self.ledger_timeout, end).await;
         drop(line);
@@ -175,18 +175,18 @@ impl Attempts {
 
     /// Settles, then tells the owner; the failure that another target may mend. A ledger that hangs does not keep the owner waiting for long.
     async fn conclude(&self, attempt: Attempt, settlement: Settlement, call: Call, line: Line) -> Option<Failure> {
-        let usage = (settlement.usage_source != UsageSource::None).then_some(settlement.usage);
+        let used = Some(Box::new(settlement.used()));
         let settled = LedgerEvent::Settled { attempt, settlement };
         let settle = self.ledger.publish_until(&settled, SETTLE_PATIENCE);
         tokio::pin!(settle);
         let stored = tokio::time::timeout(self.ledger_timeout, &mut settle).await;
         let elsewhere = match call.failure {
             Some(failure) if call.frames == 0 && call.outcome != AttemptOutcome::Cancelled => {
-                release(&line).await;
+                release(&line, used).await;
                 Some(failure)
             }
             failure => {
-                let end = line.pieces.send(Piece::End { failure, usage });
+                let end = line.pieces.send(Piece::End { failure, used });
                 let _ = tokio::time::timeout(self.ledger_timeout, end).await;
                 None
             }
@@ -441,8 +441,8 @@ impl Progress {
 }
 
 /// Gives the claim back and waits until the owner has taken note, so that it grants the next one.
-async fn release(line: &Line) {
-    if line.pieces.try_send(Piece::Released).is_ok() {
+async fn release(line: &Line, used: Used) {
+    if line.pieces.try_send(Piece::Released(used)).is_ok() {
         let _ = tokio::time::timeout(RELEASE_WAIT, line.hung_up.cancelled()).await;
     }
 }

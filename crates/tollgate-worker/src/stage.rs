@@ -103,8 +103,22 @@ impl WorkerStage {
             .map_or(&envelope.owner, |screen| &screen.address);
         let line = match self.courier.claim(address, claim).await {
             Ok(line) => line,
+            Err(Refusal::Limited(failure)) => {
+                self.refused("limited");
+                return back_to_router(
+                    envelope,
+                    Failure {
+                        target: Some(target),
+                        ..*failure
+                    },
+                );
+            }
             Err(refusal) => {
-                self.refused(refusal);
+                self.refused(match refusal {
+                    Refusal::Stale => "stale",
+                    Refusal::Gone => "gone",
+                    Refusal::Unreachable | Refusal::Limited(_) => "unreachable",
+                });
                 return Outcome::Done;
             }
         };
@@ -123,7 +137,10 @@ impl WorkerStage {
             tracing::info!(attempt.id = %attempt.attempt_id, dropped = ?call.dropped, "asked for what the provider cannot say");
         }
         let order = Order {
-            attempt,
+            attempt: Attempt {
+                hold: line.hold.clone(),
+                ..attempt
+            },
             path: call.path,
             body: call.body,
             framing: call.framing,
@@ -147,12 +164,7 @@ impl WorkerStage {
         }
     }
 
-    fn refused(&self, refusal: Refusal) {
-        let reason = match refusal {
-            Refusal::Stale => "stale",
-            Refusal::Gone => "gone",
-            Refusal::Unreachable => "unreachable",
-        };
+    fn refused(&self, reason: &'static str) {
         self.metrics
             .claims_refused
             .add(1, &[KeyValue::new(label::REASON, reason)]);
@@ -206,7 +218,7 @@ fn owner(envelope: &Envelope) -> Owner {
 async fn deliver(line: &Line, payload: Bytes) {
     let end = Piece::End {
         failure: None,
-        usage: None,
+        used: Some(Box::default()),
     };
     if line.pieces.send(Piece::Frame { seq: 0, payload }).await.is_ok() {
         let _ = line.pieces.send(end).await;
@@ -236,6 +248,7 @@ fn describe(envelope: &Envelope, target: &Target) -> Attempt {
         deadline: envelope.deadline,
         estimated_input_tokens: envelope.view.estimated_input_tokens,
         max_output_tokens: envelope.view.max_output_tokens,
+        hold: None,
     }
 }
 

@@ -8,13 +8,15 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
-    administration::{AuditCommand, ImportCommand, KeysCommand, RightsArgs, TenantsCommand},
+    administration::{
+        AuditCommand, ImportCommand, KeysCommand, LimitsCommand, PutLimitArgs, RightsArgs, TenantsCommand,
+    },
     pricing::{AuditEndpoint, PricesCommand, Sheets},
 };
 use crate::{
     audit_log,
     chaos::{self, Fault},
-    chat, check, import, init, jobs, keys, prices, report, role, simulate, targets, tenants, up,
+    chat, check, import, init, jobs, keys, limits, prices, report, role, simulate, targets, tenants, up,
 };
 
 /// An LLM gateway that never loses an accepted request and never pays for one twice.
@@ -66,6 +68,9 @@ enum Command {
     /// Organisations and teams
     #[command(subcommand)]
     Tenants(TenantsCommand),
+    /// Budgets and rate limits
+    #[command(subcommand)]
+    Limits(LimitsCommand),
     /// Make a configuration of one of another gateway
     #[command(subcommand)]
     Import(ImportCommand),
@@ -424,6 +429,7 @@ impl Cli {
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command).await?,
             Command::Tenants(command) => tenants::run(command).await?,
+            Command::Limits(command) => limits::run(command).await?,
             Command::Import(command) => import::run(command)?,
             Command::Prices(command) => prices::run(command).await?,
         }

@@ -9,6 +9,7 @@ mod import;
 mod init;
 mod jobs;
 mod keys;
+mod limits;
 mod prices;
 mod report;
 mod role;

@@ -245,7 +245,12 @@ impl Bound {
                     ledger: bus.ledger_consumer().await?,
                     jobs: bus.job_records().await?,
                     questions: bus.job_questions().await?,
-                    keys: Box::pin(bus.keys()).await?,
+                    quotas: bus.quota_questions().await?,
+                    buckets: tollgate_audit::Buckets {
+                        keys: Box::pin(bus.registry()).await?,
+                        limits: Box::pin(bus.registry()).await?,
+                        prices: Box::pin(bus.registry()).await?,
+                    },
                 };
                 let service = tollgate_audit::Service::build(config, keys, streams, listener, metrics, ready)?;
                 process.spawn("audit", service.run(stop));

@@ -31,6 +31,7 @@ impl From<Refusal> for Failure {
             Refusal::Invalid(message) => invalid(message),
             Refusal::Denied(message) => Self::new(ErrorCode::PermissionDenied, message),
             Refusal::NotFound => Self::new(ErrorCode::KeyNotFound, "no key of this name or id is known to you"),
+            Refusal::NoLimit => Self::new(ErrorCode::LimitNotFound, "no limit of this name is known to you"),
             Refusal::Taken(message) => Self::new(ErrorCode::NameTaken, message),
             Refusal::Store(error) => unavailable(&error),
         }

@@ -1,6 +1,7 @@
 //! What audit serves over gRPC. Every method begins with [`Access::of`].
 
 mod keys;
+mod limits;
 mod prices;
 mod reports;
 
@@ -11,7 +12,7 @@ use tollgate_config::{Entry, Keyring, schema::Permission};
 use tollgate_types::{ErrorCode, Failure, Tenant};
 use tonic::metadata::MetadataMap;
 
-pub(crate) use self::{keys::Keys, prices::Prices, reports::Reports};
+pub(crate) use self::{keys::Keys, limits::Limits, prices::Prices, reports::Reports};
 use crate::{Error, consume::chain};
 
 /// Who may do what.

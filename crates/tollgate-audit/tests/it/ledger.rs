@@ -95,7 +95,7 @@ async fn a_settlement_alone_is_a_whole_row() {
         .filter(|(_, value)| value.is_null())
         .map(|(name, _)| name.as_str())
         .collect();
-    assert_eq!(empty, ["error_code"]);
+    assert_eq!(empty, ["error_code", "hold_leases", "hold_usd"]);
     assert_eq!(
         (row["provider_model"].as_str(), row["first_token_ms"].as_u64()),
         (Some("sim-mini"), Some(120))

@@ -8,6 +8,7 @@
 
 mod guards;
 mod ledger;
+mod limits;
 mod orphans;
 mod prices;
 mod reports;

@@ -1,8 +1,8 @@
 //! The catalogue: how sheets take each other's place, and what they make of calls.
 
 use chrono::{DateTime, Utc};
-use tollgate_audit::{Actor, Error, PriceChange, PriceLists, Store, migrate};
-use tollgate_pricing::{Catalogue, Consumption, Sheet, Tier, Unit};
+use tollgate_audit::{Actor, Error, PriceChange, Store, migrate};
+use tollgate_pricing::{Catalogue, Consumption, PriceLists, Sheet, Tier, Unit};
 use tollgate_types::{Grant, KeyId, Tenant, ledger::LedgerEvent};
 
 use crate::support::{Database, START, attempt, settlement};

@@ -90,7 +90,12 @@ impl Stack {
                 ledger: bus.ledger_consumer().await.unwrap(),
                 jobs: bus.job_records().await.unwrap(),
                 questions: bus.job_questions().await.unwrap(),
-                keys: bus.keys().await.unwrap(),
+                quotas: bus.quota_questions().await.unwrap(),
+                buckets: tollgate_audit::Buckets {
+                    keys: bus.registry().await.unwrap(),
+                    limits: bus.registry().await.unwrap(),
+                    prices: bus.registry().await.unwrap(),
+                },
             },
             listener,
             telemetry.metrics,

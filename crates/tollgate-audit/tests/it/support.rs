@@ -203,6 +203,7 @@ pub(crate) fn attempt(number: u128) -> Attempt {
         deadline: Millis(START.0 + 60_000),
         estimated_input_tokens: 100,
         max_output_tokens: Some(1000),
+        hold: None,
     }
 }
 

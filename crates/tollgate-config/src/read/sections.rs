@@ -9,8 +9,8 @@ use std::{
 use crate::{
     cursor::{Cursor, Fields},
     schema::{
-        Audit, Bus, Guardrail, HealthSettings, Ingress, JobSettings, LogFormat, Policy, Router, Telemetry,
-        WebhookSettings, Worker,
+        Audit, Bus, Guardrail, HealthSettings, Ingress, JobSettings, LimitSettings, LogFormat, Policy, Router,
+        Telemetry, WebhookSettings, Worker,
     },
     url,
     value::{self, GIB, KIB, MIB},
@@ -71,6 +71,7 @@ pub(super) fn ingress(mut f: Fields<'_>) -> Ingress {
         max_resends: f.value("max_resends", 5, |at| at.count(0..=100)),
         jobs: jobs(f.section("jobs")),
         webhooks: webhooks(f.section("webhooks")),
+        limits: limits(f.section("limits")),
     };
     f.finish();
     if let Some(at) = buffered.filter(|_| ingress.max_buffered_bytes < ingress.max_body_bytes) {
@@ -98,6 +99,23 @@ fn jobs(mut f: Fields<'_>) -> JobSettings {
         at.mistake("max_backoff must not be less than min_backoff");
     }
     jobs
+}
+
+fn limits(mut f: Fields<'_>) -> LimitSettings {
+    let limits = LimitSettings {
+        assumed_output: f.value("assumed_output", 4096, |at| at.count(1..=10_000_000)),
+        refuse_unpriced: f.value("unpriced", false, |at| at.parse(unpriced)),
+    };
+    f.finish();
+    limits
+}
+
+fn unpriced(text: &str) -> Result<bool, String> {
+    match text {
+        "allow" => Ok(false),
+        "refuse" => Ok(true),
+        _ => Err("expected allow or refuse".to_owned()),
+    }
 }
 
 fn webhooks(mut f: Fields<'_>) -> WebhookSettings {

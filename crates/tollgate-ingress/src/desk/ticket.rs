@@ -10,7 +10,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep_until},
 };
-use tollgate_bus::{Hop, delivery::Piece};
+use tollgate_bus::{
+    Hop,
+    delivery::{Piece, Used},
+};
 use tollgate_telemetry::label;
 use tollgate_types::{
     AttemptId, Caller, Dialect, Envelope, ErrorCode, Failure, Millis, Operation, Payload, RequestId, RequestView,
@@ -19,6 +22,7 @@ use tollgate_types::{
 
 use self::hedging::Hedging;
 use super::{Answering, Desk, Way, Word};
+use crate::limits::{Admission, Remaining};
 
 /// A stored payload is fetched by each stage; this much time is allowed for each of its bytes.
 const BYTES_PER_MILLI: u64 = 2048;
@@ -75,6 +79,7 @@ pub(crate) struct Ticket {
     claim_by: Instant,
     ended: Option<(RequestState, Option<ErrorCode>)>,
     place: Option<OwnedSemaphorePermit>,
+    admission: Arc<Admission>,
     _buffered: Option<OwnedSemaphorePermit>,
 }
 
@@ -85,6 +90,7 @@ impl Ticket {
         payload: Payload,
         words: mpsc::Receiver<Word>,
         place: OwnedSemaphorePermit,
+        admission: Arc<Admission>,
     ) -> Self {
         let (now, begun) = (Millis::now(), Instant::now());
         let stored = matches!(payload, Payload::Stored { .. });
@@ -130,6 +136,7 @@ impl Ticket {
             claim_by: begun,
             ended: None,
             place: Some(place),
+            admission,
             _buffered: (!stored).then_some(opening.buffered),
             envelope,
             desk,
@@ -138,6 +145,11 @@ impl Ticket {
 
     pub(crate) fn request_id(&self) -> RequestId {
         self.envelope.request_id
+    }
+
+    /// How the caller's limits on requests and tokens stand.
+    pub(crate) fn remaining(&self) -> Vec<Remaining> {
+        self.admission.remaining()
     }
 
     pub(crate) fn is_streamed(&self) -> bool {
@@ -258,11 +270,19 @@ impl Ticket {
                 self.frames += 1;
                 Step::Give(Event::Frame(payload))
             }
-            Some(Piece::End { failure: None, .. }) if self.frames > 0 => Step::Give(Event::End),
+            Some(Piece::End { failure: None, used }) if self.frames > 0 => {
+                self.settle(used);
+                Step::Give(Event::End)
+            }
             Some(Piece::End {
-                failure: Some(failure), ..
-            }) => self.failed(failure),
-            Some(Piece::Released) if self.frames == 0 => {
+                failure: Some(failure),
+                used,
+            }) => {
+                self.settle(used);
+                self.failed(failure)
+            }
+            Some(Piece::Released(used)) if self.frames == 0 => {
+                self.settle(used);
                 // In this order: the sender passes the request on when it sees us hang up.
                 self.desk.unclaim(self.envelope.request_id, Way::First);
                 self.line = None;
@@ -270,7 +290,13 @@ impl Ticket {
                 Step::Again
             }
             // The line broke, or what came on it makes no sense.
-            Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released) | None => self.lost().await,
+            Some(Piece::Frame { .. } | Piece::End { .. } | Piece::Released(_)) | None => self.lost().await,
+        }
+    }
+
+    fn settle(&mut self, used: Used) {
+        if let Some(answering) = &mut self.line {
+            answering.settle(used);
         }
     }
 

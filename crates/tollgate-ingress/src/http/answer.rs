@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::{
     body::Body,
-    http::{HeaderName, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,7 +14,10 @@ use std::borrow::Cow;
 use tollgate_types::{Dialect, ErrorCode, Failure};
 
 use super::error::{error_event, error_response};
-use crate::desk::{Event, Ticket};
+use crate::{
+    desk::{Event, Ticket},
+    limits::rate_limit_headers,
+};
 
 /// How the pieces of a stream are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,18 @@ impl Form {
 }
 
 /// Waits for the first event, so that a failure before it is an error with a status and not a broken stream.
-pub(super) async fn answer(mut ticket: Ticket, dialect: Dialect, form: Form) -> Response {
+pub(super) async fn answer(ticket: Ticket, dialect: Dialect, form: Form) -> Response {
+    let remaining = ticket.remaining();
+    let mut response = Box::pin(answered(ticket, dialect, form)).await;
+    for (name, value) in rate_limit_headers(&remaining) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+async fn answered(mut ticket: Ticket, dialect: Dialect, form: Form) -> Response {
     let refuse = |failure: Failure| error_response(dialect, &failure.into(), None);
     if !ticket.is_streamed() {
         return match ticket.whole().await {

@@ -26,6 +26,8 @@ const fn kind(code: ErrorCode) -> Kind {
         ErrorCode::Saturated
         | ErrorCode::Unavailable
         | ErrorCode::RateLimited
+        | ErrorCode::BudgetExceeded
+        | ErrorCode::Unpriced
         | ErrorCode::ProviderBusy
         | ErrorCode::ProviderRateLimited
         | ErrorCode::ProviderUnreachable => Kind::NotNow,
@@ -39,6 +41,7 @@ const fn kind(code: ErrorCode) -> Kind {
         | ErrorCode::PermissionDenied
         | ErrorCode::ModelNotFound
         | ErrorCode::KeyNotFound
+        | ErrorCode::LimitNotFound
         | ErrorCode::NameTaken
         | ErrorCode::JobNotFound
         | ErrorCode::BatchNotFound

@@ -116,6 +116,87 @@ pub(crate) enum AuditCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub(crate) enum LimitsCommand {
+    /// Make a limit, or replace what the one of this name allows
+    Put(Box<PutLimitArgs>),
+    /// Limits, and how they stand
+    List {
+        #[command(flatten)]
+        tenant: TenantArgs,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// Add to the amount of a budget
+    TopUp {
+        limit: String,
+        /// US dollars; below zero takes some back
+        #[arg(allow_negative_numbers = true)]
+        usd: String,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+    /// End a limit
+    Remove {
+        limit: String,
+        #[command(flatten)]
+        endpoint: AuditEndpoint,
+    },
+}
+
+/// A limit: how much of what, in which time, for whom. It is for everybody unless something is named.
+#[derive(Args)]
+pub(crate) struct PutLimitArgs {
+    pub(crate) name: String,
+    /// US dollars
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) usd: Option<String>,
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) requests: Option<u64>,
+    /// Tokens of prompts
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) input_tokens: Option<u64>,
+    /// Tokens of answers
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) output_tokens: Option<u64>,
+    /// Tokens of both
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) tokens: Option<u64>,
+    /// Requests under way at once
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) concurrency: Option<u64>,
+    /// Of --usd: total, day, week or month, total unless given; else a time, as 60s, 1m or 1h
+    #[arg(long)]
+    pub(crate) per: Option<String>,
+    /// Of days, weeks and months: an IANA name, as Europe/Berlin; UTC unless given
+    #[arg(long)]
+    pub(crate) time_zone: Option<String>,
+    #[command(flatten)]
+    pub(crate) tenant: TenantArgs,
+    /// Name or id of a key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) tag: Option<String>,
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    #[arg(long)]
+    pub(crate) provider: Option<String>,
+    /// When audit cannot be asked: refuse, unless given, or allow
+    #[arg(long)]
+    pub(crate) when_away: Option<String>,
+    /// Shares of a budget at which the webhook is called, as 0.5,0.8
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) notify_at: Vec<f64>,
+    /// An https address
+    #[arg(long)]
+    pub(crate) webhook: Option<String>,
+    #[command(flatten)]
+    pub(crate) endpoint: AuditEndpoint,
+}
+
 /// Whose a key is.
 #[derive(Args)]
 pub(crate) struct TenantArgs {

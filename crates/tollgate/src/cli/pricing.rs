@@ -88,7 +88,7 @@ pub(crate) enum PricesCommand {
 }
 
 /// Where audit serves reports and administration.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct AuditEndpoint {
     /// gRPC endpoint of audit; that of the running `tollgate up`, unless given
     #[arg(long, env = "TOLLGATE_REPORTS")]

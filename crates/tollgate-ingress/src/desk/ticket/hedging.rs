@@ -23,7 +23,7 @@ pub(super) enum Hedging {
 impl Ticket {
     /// A piece from a hedge, of which the first decides that it answers.
     pub(super) fn take_hedge(&mut self, piece: Option<Piece>) -> Step {
-        let Hedging::Open(answering) = std::mem::replace(&mut self.hedging, Hedging::Off) else {
+        let Hedging::Open(mut answering) = std::mem::replace(&mut self.hedging, Hedging::Off) else {
             return Step::Again;
         };
         match piece {
@@ -33,11 +33,12 @@ impl Ticket {
                 self.frames = 1;
                 return Step::Give(Event::Frame(payload));
             }
-            Some(Piece::Released) => {
+            Some(Piece::Released(used)) => {
+                answering.settle(used);
                 self.desk.unclaim(self.envelope.request_id, Way::Hedge);
                 self.hedging = Hedging::Sent;
             }
-            Some(Piece::End { .. }) => {}
+            Some(Piece::End { used, .. }) => answering.settle(used),
             Some(Piece::Frame { .. }) | None => self.abandon(answering.attempt_id),
         }
         Step::Again
