@@ -112,9 +112,10 @@ CREATE INDEX leases_by_limit ON leases (limit_id, opened_at);
 CREATE INDEX leases_by_end ON leases (expires_at);
 COMMENT ON TABLE leases IS 'Slices of limits in the hands of ingress replicas.';
 
--- What of a budget's lease is not free for others: in its holder's hands, or, when that is gone, for calls that have not ended.
+-- What of a budget's lease is not free for others: in its holder's hands, or, when that is gone, for calls that have not ended. While it
+-- lives its holder knows better than the ledger, which may be behind, what its calls have left over.
 CREATE FUNCTION lease_open(l leases) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN l.closed THEN l.held ELSE greatest(l.granted - l.returned - l.settled, l.held) END
+    SELECT CASE WHEN l.closed THEN l.held ELSE greatest(l.granted - l.returned - l.settled, 0) END
 $$;
 
 CREATE FUNCTION usage_slot(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$

@@ -570,3 +570,109 @@ async fn limits_belong_to_who_made_them() {
     assert_eq!(log.matches("limit.put").count(), 3, "{log}");
     assert_eq!(log.matches("limit.remove").count(), 1);
 }
+
+/// Takes webhooks: the first with an error, the rest as they should be. What came, in order.
+async fn receiver() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}/hook", listener.local_addr().unwrap().port());
+    let (sender, received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}}") {
+                if socket.read_buf(&mut request).await.unwrap() == 0 {
+                    break;
+                }
+            }
+            let status = if number == 0 { "500 Oops" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            if sender.send(String::from_utf8(request).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (url, received)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_to_know_is_told_once_that_a_share_is_spent() {
+    let stack = Stack::start(Options::default()).await;
+    let (url, mut received) = receiver().await;
+    let price = [
+        "prices",
+        "set",
+        "simulator",
+        "sim-mini",
+        "input=1000",
+        "output=1000",
+        "--source",
+        "test",
+    ];
+    stack.tollgate(&price).await.unwrap();
+    let key = stack.issue(&["shop"]).await;
+    let shares = ["--notify-at", "0.01,0.02,1", "--webhook", &url];
+    stack
+        .limit(&[&["purse", "--usd", "1", "--per", "month", "--key", "shop"][..], &shares].concat())
+        .await;
+    for _ in 0..3 {
+        assert_eq!(stack.asked(&stack.http, &key, "sim-mini").await.0, 200);
+    }
+    // Two shares are spent; the first telling failed and was repeated.
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let one = tokio::time::timeout(PATIENCE, received.recv())
+            .await
+            .expect("nothing is told")
+            .unwrap();
+        assert!(
+            one.starts_with("POST /hook") && one.contains("webhook-signature: v1,"),
+            "{one}"
+        );
+        let id = one
+            .lines()
+            .find_map(|line| line.strip_prefix("webhook-id: "))
+            .unwrap()
+            .trim()
+            .to_owned();
+        let body: Value = serde_json::from_str(one.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(
+            (body["type"].as_str(), body["data"]["limit"].as_str()),
+            (Some("budget.threshold"), Some("purse"))
+        );
+        told.push((id, body["data"]["share"].as_str().unwrap().to_owned()));
+    }
+    told.sort();
+    told.dedup();
+    let mut shares: Vec<_> = told.iter().map(|(_, share)| share.as_str()).collect();
+    shares.sort_unstable();
+    assert_eq!(shares, ["0.01", "0.02"]);
+    let all_told = "SELECT count(*) FROM limit_notices WHERE told_at IS NOT NULL AND NOT given_up";
+    stack.until(all_told, 2, PATIENCE).await;
+    let refused = [
+        "limits",
+        "put",
+        "bad",
+        "--usd",
+        "1",
+        "--notify-at",
+        "2",
+        "--webhook",
+        "https://example.com",
+    ];
+    assert!(stack.tollgate(&refused).await.unwrap_err().contains("notify_at"));
+    let refused = [
+        "limits",
+        "put",
+        "bad",
+        "--usd",
+        "1",
+        "--notify-at",
+        "0.5",
+        "--webhook",
+        "gopher://x",
+    ];
+    assert!(stack.tollgate(&refused).await.unwrap_err().contains("webhook"));
+}

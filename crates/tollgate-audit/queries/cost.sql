@@ -1,30 +1,61 @@
--- What completed calls cost, by a group; those of one tenant, or of all.
+-- What completed calls cost, by a group; those of one tenant, or of all. Whole quarters of an hour are in the sums, what is left at both ends of
+-- the time is read from the ledger; so is all of it for groups that the sums do not have.
+WITH bounds AS (
+    SELECT
+        CASE WHEN summed THEN least(usage_slot($1::timestamptz + interval '15 minutes' - interval '1 microsecond'), $2) ELSE $2 END AS first,
+        CASE WHEN summed
+            THEN greatest(usage_slot($2::timestamptz), least(usage_slot($1::timestamptz + interval '15 minutes' - interval '1 microsecond'), $2))
+            ELSE $2 END AS last
+    FROM (SELECT $3 <> 'user' AND ($3 <> 'tag' OR $5::text IS NULL) AS summed) AS kind
+), rest AS (
+    SELECT l.* FROM ledger l, bounds
+    WHERE l.state <> 'open'
+      AND (l.started_at >= $1 AND l.started_at < bounds.first OR l.started_at >= bounds.last AND l.started_at < $2)
+), calls AS (
+    SELECT
+        slot AS at, organisation, team, key_name, model, provider, NULL AS end_user, NULL AS tag, calls, input_tokens,
+        output_tokens, cost_usd, unpriced_calls, orphaned_calls
+    FROM usage_slots, bounds
+    WHERE $3 <> 'tag' AND slot >= bounds.first AND slot < bounds.last
+    UNION ALL
+    SELECT
+        slot, organisation, NULL, NULL, NULL, NULL, NULL, name || '=' || value, calls, input_tokens, output_tokens, cost_usd,
+        unpriced_calls, orphaned_calls
+    FROM usage_tags, bounds
+    WHERE $3 = 'tag' AND slot >= bounds.first AND slot < bounds.last
+    UNION ALL
+    SELECT
+        started_at, organisation, team, key_name, model, provider, end_user, NULL, 1, input_tokens, output_tokens,
+        coalesce(cost_usd, 0), (cost_usd IS NULL)::int, (state = 'orphaned')::int
+    FROM rest
+    WHERE $3 <> 'tag'
+    UNION ALL
+    SELECT
+        started_at, organisation, team, key_name, model, provider, end_user, tag.key || '=' || tag.value, 1, input_tokens,
+        output_tokens, coalesce(cost_usd, 0), (cost_usd IS NULL)::int, (state = 'orphaned')::int
+    FROM rest CROSS JOIN LATERAL jsonb_each_text(tags) AS tag
+    WHERE $3 = 'tag'
+)
 SELECT
-    named.name AS "group!",
-    count(*) AS "calls!",
-    least(coalesce(sum(input_tokens), 0), 9223372036854775807)::bigint AS "input_tokens!",
-    least(coalesce(sum(output_tokens), 0), 9223372036854775807)::bigint AS "output_tokens!",
-    coalesce(sum(cost_usd), 0) AS "cost_usd!",
-    count(*) FILTER (WHERE cost_usd IS NULL) AS "unpriced_calls!",
-    count(*) FILTER (WHERE state = 'orphaned') AS "orphaned_calls!"
-FROM ledger
-CROSS JOIN LATERAL (
-    SELECT coalesce(
+    coalesce(
         CASE $3::text
-            WHEN 'day' THEN day::text
-            WHEN 'hour' THEN to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00')
+            WHEN 'day' THEN (at AT TIME ZONE 'UTC')::date::text
+            WHEN 'hour' THEN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00')
             WHEN 'model' THEN model
             WHEN 'provider' THEN provider
             WHEN 'key' THEN key_name
             WHEN 'organisation' THEN organisation
-            WHEN 'team' THEN organisation || '/' || team
+            WHEN 'team' THEN nullif(organisation, '') || '/' || nullif(team, '')
             WHEN 'user' THEN end_user
-        END, '') AS name
-    WHERE $3 <> 'tag'
-    UNION ALL
-    SELECT tag.key || '=' || tag.value FROM jsonb_each_text(tags) AS tag WHERE $3 = 'tag'
-) AS named
-WHERE state <> 'open' AND started_at >= $1 AND started_at < $2
-  AND ($4::text IS NULL OR organisation = $4) AND ($5::text IS NULL OR team = $5)
+            WHEN 'tag' THEN tag
+        END, '') AS "group!",
+    sum(calls)::bigint AS "calls!",
+    least(coalesce(sum(input_tokens), 0), 9223372036854775807)::bigint AS "input_tokens!",
+    least(coalesce(sum(output_tokens), 0), 9223372036854775807)::bigint AS "output_tokens!",
+    coalesce(sum(cost_usd), 0) AS "cost_usd!",
+    sum(unpriced_calls)::bigint AS "unpriced_calls!",
+    sum(orphaned_calls)::bigint AS "orphaned_calls!"
+FROM calls
+WHERE ($4::text IS NULL OR organisation = $4) AND ($5::text IS NULL OR team = $5)
 GROUP BY 1
 ORDER BY 1

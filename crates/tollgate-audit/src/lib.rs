@@ -15,6 +15,7 @@ mod keys;
 mod lane;
 mod lease;
 mod limits;
+mod notice;
 mod orphan;
 mod price;
 mod publish;
@@ -25,6 +26,7 @@ mod service;
 mod store;
 mod tenants;
 mod trim;
+mod upkeep;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 

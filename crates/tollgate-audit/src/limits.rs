@@ -26,6 +26,7 @@ use crate::{
 const BATCH: i64 = 100;
 const LONGEST_TEXT: usize = 256;
 const MOST_NOTICES: usize = 10;
+const LONGEST_ADDRESS: usize = 2048;
 /// Largest amount, and most decimals of one.
 const LARGEST: i64 = 1_000_000_000_000;
 const MOST_DECIMALS: u32 = 9;
@@ -114,6 +115,14 @@ fn check(actor: &Actor, new: &NewLimit) -> Result<(), Refusal> {
     }
     if new.notify_at.is_empty() != new.webhook.is_none() {
         return invalid("limit.webhook: goes with notify_at");
+    }
+    // Which hosts it may go to is for the ingress to say that sends it.
+    let web = |address: &String| {
+        let scheme = ["https://", "http://"].iter().any(|scheme| address.starts_with(scheme));
+        scheme && address.len() <= LONGEST_ADDRESS && !address.contains(|one: char| one.is_control() || one == ' ')
+    };
+    if !new.webhook.as_ref().is_none_or(web) {
+        return invalid("limit.webhook: expected a URL of up to 2048 characters");
     }
     if !new.notify_at.is_empty() && new.measure != Measure::Usd {
         return invalid("limit.notify_at: is for a limit on usd");

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate_bus::{
     jobs::{JobQuestions, JobRecords},
     ledger::{LedgerConsumer, LedgerProgress},
-    quota::QuotaQuestions,
+    quota::{Notices, QuotaQuestions},
 };
 use tollgate_config::{Config, Keyring};
 use tollgate_proto::{
@@ -36,8 +36,10 @@ use crate::{
     grpc::{Access, Keys, Limits, Prices, Reports},
     lane::Lane,
     lease::Grants,
+    notice::Watch,
     publish::{Buckets, Publish},
     trim::Trim,
+    upkeep::Upkeep,
 };
 
 /// What audit reads.
@@ -46,6 +48,8 @@ pub struct Streams {
     pub jobs: JobRecords,
     pub questions: JobQuestions,
     pub quotas: QuotaQuestions,
+    /// Where webhooks are sent.
+    pub notices: Notices,
     /// Where keys, limits and prices are published.
     pub buckets: Buckets,
 }
@@ -62,6 +66,8 @@ pub struct Service {
     keys: Keys,
     limits: Limits,
     grants: Grants,
+    watch: Watch,
+    upkeep: Upkeep,
     publish: Publish,
     listener: TcpListener,
 }
@@ -77,6 +83,7 @@ impl Service {
         readiness: Readiness,
     ) -> Result<Self, Error> {
         let (request_timeout, lists) = (config.ingress.request_timeout, config.price_lists().collect());
+        let webhooks = config.ingress.webhooks.secret.is_some();
         let config = &config.audit;
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
         let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(lists);
@@ -116,6 +123,14 @@ impl Service {
             store: store.clone(),
             questions: streams.quotas,
         };
+        let upkeep = Upkeep {
+            store: store.clone(),
+            keep: config.keep_calls,
+        };
+        let watch = Watch {
+            store: store.clone(),
+            notices: streams.notices,
+        };
         let access = Access(keys);
         let keys = Keys {
             store: store.clone(),
@@ -123,6 +138,7 @@ impl Service {
             changed: keys_changed,
         };
         let limits = Limits {
+            webhooks,
             store: store.clone(),
             access: access.clone(),
             changed: limits_changed,
@@ -146,6 +162,8 @@ impl Service {
             keys,
             limits,
             grants,
+            watch,
+            upkeep,
             publish,
             listener,
         })
@@ -156,38 +174,16 @@ impl Service {
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let together = stop.child_token();
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
-        let (consume, lane, orphans, trim, reports) = (self.consume, self.lane, self.orphans, self.trim, self.reports);
-        let token = together.clone();
-        tasks.spawn(async move {
-            consume.run(token).await;
-            Ok(())
-        });
-        let token = together.clone();
-        tasks.spawn(async move {
-            lane.run(token).await;
-            Ok(())
-        });
-        let token = together.clone();
-        tasks.spawn(async move {
-            orphans.run(token).await;
-            Ok(())
-        });
-        let token = together.clone();
-        tasks.spawn(async move {
-            trim.run(token).await;
-            Ok(())
-        });
-        let (publish, token) = (self.publish, together.clone());
-        tasks.spawn(async move {
-            publish.run(token).await;
-            Ok(())
-        });
-        let (grants, token) = (self.grants, together.clone());
-        tasks.spawn(async move {
-            grants.run(token).await;
-            Ok(())
-        });
-        let services = (reports, self.prices, self.keys, self.limits);
+        let token = || together.clone();
+        always(&mut tasks, self.consume.run(token()));
+        always(&mut tasks, self.lane.run(token()));
+        always(&mut tasks, self.orphans.run(token()));
+        always(&mut tasks, self.trim.run(token()));
+        always(&mut tasks, self.publish.run(token()));
+        always(&mut tasks, self.grants.run(token()));
+        always(&mut tasks, self.watch.run(token()));
+        always(&mut tasks, self.upkeep.run(token()));
+        let services = (self.reports, self.prices, self.keys, self.limits);
         tasks.spawn(serve(services, self.listener, together.clone()));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
@@ -198,6 +194,14 @@ impl Service {
         self.store.close().await;
         result
     }
+}
+
+/// A task that never fails.
+fn always(tasks: &mut JoinSet<Result<(), Error>>, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        work.await;
+        Ok(())
+    });
 }
 
 /// Price sheets in one import, in bytes.

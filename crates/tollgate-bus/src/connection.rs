@@ -25,7 +25,7 @@ use crate::{
     batches::{self, Batches},
     jobs,
     presence::{self, Found, Presence},
-    quota::{Quota, QuotaQuestions},
+    quota::{Notices, NoticesToSend, Quota, QuotaQuestions},
     registry::{PriceList, Record, Registry},
     runner::LocalStage,
     subject,
@@ -306,6 +306,17 @@ impl Bus {
     /// Takes questions after jobs, as audit.
     pub async fn job_questions(&self) -> Result<jobs::JobQuestions, Error> {
         jobs::JobQuestions::open(self.client.clone()).await
+    }
+
+    /// Has webhooks sent, as audit.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        Notices::new(self.client.clone())
+    }
+
+    /// Takes webhooks that are to be sent, as an ingress.
+    pub async fn notices_to_send(&self) -> Result<NoticesToSend, Error> {
+        NoticesToSend::open(self.client.clone()).await
     }
 
     /// Whether the connection is up at this moment.

@@ -82,3 +82,105 @@ impl QuotaQuestion {
         }
     }
 }
+
+/// A webhook may take its receiver's time.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the telling of a notice went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Delivered,
+    /// To be tried again.
+    Failed,
+    /// Nobody wants it.
+    Gone,
+}
+
+/// Has webhooks sent. Cheap to clone.
+#[derive(Clone)]
+pub struct Notices {
+    client: Client,
+}
+
+impl Notices {
+    pub(crate) const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Has any ingress send this body to this address, once.
+    pub async fn tell(&self, id: &str, address: &str, body: &str) -> Told {
+        let wanted = v1::SendWebhook {
+            id: id.to_owned(),
+            address: address.to_owned(),
+            body: body.to_owned(),
+        };
+        let request = async_nats::Request::new()
+            .payload(wanted.encode_to_vec().into())
+            .timeout(Some(WEBHOOK_PATIENCE));
+        let Ok(message) = self.client.send_request(subject::NOTICE, request).await else {
+            return Told::Failed;
+        };
+        match v1::WebhookSent::decode(message.payload).map(|sent| sent.outcome()) {
+            Ok(v1::webhook_sent::Outcome::Delivered) => Told::Delivered,
+            Ok(v1::webhook_sent::Outcome::Gone) => Told::Gone,
+            _ => Told::Failed,
+        }
+    }
+}
+
+/// Webhooks that are to be sent, for an ingress.
+pub struct NoticesToSend {
+    client: Client,
+    wanted: Subscriber,
+}
+
+/// One of them.
+pub struct NoticeToSend {
+    pub wanted: v1::SendWebhook,
+    client: Client,
+    reply: async_nats::Subject,
+}
+
+impl NoticesToSend {
+    pub(crate) async fn open(client: Client) -> Result<Self, Error> {
+        let subscribed = client
+            .queue_subscribe(subject::NOTICE, subject::NOTICE_QUEUE.to_owned())
+            .await;
+        let wanted = subscribed.map_err(|source| Error::Subscribe {
+            subject: subject::NOTICE.to_owned(),
+            source: source.into(),
+        })?;
+        Ok(Self { client, wanted })
+    }
+
+    /// The next one that can be read. `None` when the subscription has ended.
+    pub async fn next(&mut self) -> Option<NoticeToSend> {
+        loop {
+            let message = self.wanted.next().await?;
+            if let (Ok(wanted), Some(reply)) = (v1::SendWebhook::decode(message.payload), message.reply) {
+                return Some(NoticeToSend {
+                    wanted,
+                    client: self.client.clone(),
+                    reply,
+                });
+            }
+        }
+    }
+}
+
+impl NoticeToSend {
+    /// Says how it went.
+    pub async fn sent(self, told: Told) {
+        let outcome = match told {
+            Told::Delivered => v1::webhook_sent::Outcome::Delivered,
+            Told::Failed => v1::webhook_sent::Outcome::Failed,
+            Told::Gone => v1::webhook_sent::Outcome::Gone,
+        };
+        let answer = v1::WebhookSent {
+            outcome: outcome.into(),
+        };
+        if let Err(error) = self.client.publish(self.reply, answer.encode_to_vec().into()).await {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+}

@@ -50,6 +50,10 @@ pub const LIMIT_BUCKET: &str = "tollgate-limits";
 pub const PRICE_BUCKET: &str = "tollgate-prices";
 /// Questions to audit for slices of limits.
 pub const QUOTA: &str = "tollgate.v1.quota";
+/// Webhooks that audit wants sent.
+pub const NOTICE: &str = "tollgate.v1.notice";
+/// The queue group of those that send them.
+pub const NOTICE_QUEUE: &str = "webhooks";
 /// What is known of batches: this, the key's id, the batch's id, and which part.
 pub const BATCHES: &str = "tollgate.v1.batches";
 /// The stream that keeps it.

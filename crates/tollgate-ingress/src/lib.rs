@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tollgate_bus::{Bus, Courier};
+use tollgate_bus::{Bus, Courier, quota::NoticesToSend};
 use tollgate_config::Config;
 use tollgate_telemetry::{Metrics, Readiness};
 
@@ -73,6 +73,7 @@ pub struct Service {
     runner: batches::Runner,
     dispatcher: Dispatcher,
     teller: Option<Teller>,
+    notices: Option<(Arc<Webhooks>, NoticesToSend)>,
     targets: targets::Service,
     registries: Registries,
     known: Known,
@@ -124,6 +125,10 @@ impl Service {
             Some(webhooks) => Some(Teller::new(Arc::clone(webhooks), lane.clone()).await?),
             None => None,
         };
+        let notices = match &webhooks {
+            Some(webhooks) => Some((Arc::clone(webhooks), bus.notices_to_send().await?)),
+            None => None,
+        };
         let jobs = JobDesk::new(
             lane.clone(),
             Arc::clone(&reception),
@@ -155,6 +160,7 @@ impl Service {
             runner,
             dispatcher,
             teller,
+            notices,
             targets,
             registries,
             known,
@@ -175,6 +181,7 @@ impl Service {
             runner,
             dispatcher,
             teller,
+            notices,
             targets,
             registries,
             known,
@@ -214,6 +221,13 @@ impl Service {
         if let Some(teller) = teller {
             let stop = stop.clone();
             doors.spawn(async move { Ok(Box::pin(teller.run(stop)).await?) });
+        }
+        if let Some((webhooks, wanted)) = notices {
+            let stop = stop.clone();
+            doors.spawn(async move {
+                webhook::notice::send(webhooks, wanted, stop).await;
+                Ok(())
+            });
         }
         readiness.set(true);
         let mut ended = Ok(());

@@ -246,6 +246,7 @@ impl Bound {
                     jobs: bus.job_records().await?,
                     questions: bus.job_questions().await?,
                     quotas: bus.quota_questions().await?,
+                    notices: bus.notices(),
                     buckets: tollgate_audit::Buckets {
                         keys: Box::pin(bus.registry()).await?,
                         limits: Box::pin(bus.registry()).await?,

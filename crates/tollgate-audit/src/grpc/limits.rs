@@ -20,6 +20,8 @@ use crate::{Actor, LimitInfo, NewLimit, Refusal, Store};
 
 /// The service.
 pub(crate) struct Limits {
+    /// Whether webhooks can be signed.
+    pub(crate) webhooks: bool,
     pub(crate) store: Store,
     pub(crate) access: Access,
     /// Told of each change, so that it is published at once.
@@ -142,6 +144,11 @@ impl Limits {
             scope: self.scope(&actor, wire.scope.unwrap_or_default()).await?,
             name: wire.name,
         };
+        if new.webhook.is_some() && !self.webhooks {
+            return Err(invalid(
+                "limit.webhook: the configuration has no ingress.webhooks.secret to sign with",
+            ));
+        }
         Ok(self.store.put_limit(&actor, &new).await?.into())
     }
 

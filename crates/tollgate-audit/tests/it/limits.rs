@@ -430,3 +430,81 @@ async fn a_period_begins_at_midnight_where_its_owner_lives() {
     };
     assert!(database.store.put_limit(&actor(), &another).await.is_err());
 }
+
+/// An attempt that was made at this time, with an id that says so.
+fn made_at(at: Millis, number: u64) -> Attempt {
+    let id = format!("{:012x}70008000{number:012x}", at.0);
+    let mut attempt = attempt(1);
+    attempt.attempt_id = AttemptId::of(id.parse().unwrap());
+    attempt.request_id = RequestId::generate();
+    (attempt.started_at, attempt.deadline) = (at, Millis(at.0 + 1000));
+    attempt
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_go_at_once_and_what_they_cost_stays() {
+    let database = Database::fresh().await;
+    let now = chrono::Utc::now();
+    let month = |ahead: u32| {
+        let first = chrono::Datelike::with_day(&now, 1).unwrap().date_naive();
+        let at = (first + chrono::Months::new(ahead)).and_hms_opt(12, 0, 0).unwrap();
+        at.and_utc()
+    };
+    let made = database.store.make_partitions(month(3)).await.unwrap();
+    assert!((1..=2).contains(&made), "{made}");
+    assert_eq!(database.store.make_partitions(month(3)).await.unwrap(), 0);
+    for ahead in [0, 1, 2, 3, 100] {
+        let attempt = made_at(Millis::from(month(ahead)), 1);
+        database.record(&[LedgerEvent::Started(attempt.clone())]).await;
+        if ahead == 1 {
+            // An orphan that settles after all.
+            database
+                .store
+                .orphan(Millis(Millis::from(month(1)).0 + 10_000), Duration::ZERO)
+                .await
+                .unwrap();
+        }
+        let settlement = settlement();
+        database.record(&[LedgerEvent::Settled { attempt, settlement }]).await;
+    }
+    let places = "SELECT DISTINCT tableoid::regclass::text FROM attempts ORDER BY 1";
+    let before = database.texts(places).await;
+    assert_eq!(before.len(), 5, "{before:?}");
+    assert!(before.contains(&"attempts_first".to_owned()) && before.contains(&"attempts_stray".to_owned()));
+    let cost = "SELECT trim_scale(sum(cost_usd)) || ' ' || sum(calls) FROM cost_by_day";
+    let sums = database.text(cost).await;
+    assert_eq!(
+        database.text("SELECT count(*)::text FROM attempt_corrections").await,
+        "1"
+    );
+    // Only whole months go.
+    assert_eq!(database.store.forget_calls(month(0)).await.unwrap(), 0);
+    assert_eq!(database.store.forget_calls(month(2)).await.unwrap(), 2);
+    assert_eq!(database.store.forget_calls(month(2)).await.unwrap(), 0);
+    assert_eq!(database.texts(places).await.len(), 3);
+    assert_eq!(
+        database.text("SELECT count(*)::text FROM attempt_corrections").await,
+        "0"
+    );
+    assert_eq!(database.text(cost).await, sums);
+    // What is there is still nobody's to change, whichever way.
+    for table in database.texts(places).await {
+        for change in [
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table}"),
+            format!("UPDATE {table} SET cost_usd = 0"),
+        ] {
+            assert!(database.run(&change).await.is_err(), "{change}");
+        }
+    }
+    assert!(database.run("TRUNCATE attempts").await.is_err());
+    // Times that have a partition no more are stray, and known by their ids all the same.
+    let late = made_at(Millis::from(month(0)), 2);
+    let settled = LedgerEvent::Settled {
+        attempt: late,
+        settlement: settlement(),
+    };
+    database.record(&[settled.clone(), settled]).await;
+    let stray = "SELECT count(*)::text FROM attempts WHERE tableoid = 'attempts_stray'::regclass";
+    assert_eq!(database.text(stray).await, "2");
+}

@@ -332,3 +332,106 @@ async fn every_view_says_what_it_is() {
                   AND obj_description(c.oid, 'pg_class') IS NULL";
     assert_eq!(database.texts(silent).await, Vec::<String>::new());
 }
+
+/// The report as a plain sum over the ledger.
+const PLAIN: &str = "SELECT concat_ws(' ', name, count(*), sum(input_tokens), sum(output_tokens), trim_scale(coalesce(sum(cost_usd), 0)),
+                            count(*) FILTER (WHERE cost_usd IS NULL), count(*) FILTER (WHERE state = 'orphaned'))
+                     FROM ledger CROSS JOIN LATERAL (SELECT GROUP AS name) AS named
+                     WHERE state <> 'open' AND started_at >= to_timestamp(SINCE / 1000.0) AND started_at < to_timestamp(UNTIL / 1000.0)
+                       AND (TENANT) GROUP BY name ORDER BY name COLLATE \"C\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_any_time_is_the_sum_over_the_ledger() {
+    let database = Database::fresh().await;
+    let minute = 60_000;
+    for number in 1..=120u64 {
+        let mut attempt = attempt(u128::from(number));
+        attempt.started_at = Millis(START.0 + number * minute + number * 7);
+        if number % 3 == 0 {
+            attempt.caller.tenant = Tenant {
+                organisation: Some("acme".to_owned()),
+                team: None,
+            };
+        }
+        if number % 5 == 0 {
+            attempt.caller.tenant = Tenant::default();
+            attempt.caller.tags.clear();
+            "nobody-knows".clone_into(&mut attempt.target.model);
+        }
+        let mut settlement = settlement();
+        settlement.served_model = None;
+        settlement.usage.input_tokens += number;
+        database.record(&[LedgerEvent::Settled { attempt, settlement }]).await;
+    }
+    let groups = [
+        (GroupBy::Day, "day::text"),
+        (
+            GroupBy::Hour,
+            "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00')",
+        ),
+        (GroupBy::Model, "model"),
+        (GroupBy::Key, "key_name"),
+        (GroupBy::Organisation, "coalesce(organisation, '')"),
+        (GroupBy::Team, "coalesce(organisation || '/' || team, '')"),
+        (GroupBy::User, "coalesce(end_user, '')"),
+    ];
+    let acme = Tenant {
+        organisation: Some("acme".to_owned()),
+        team: None,
+    };
+    let web = Tenant {
+        team: Some("web".to_owned()),
+        ..acme.clone()
+    };
+    // Within a quarter of an hour, over its edges, on them, and without end.
+    let quarter = START.0 - START.0 % (15 * minute) + 15 * minute;
+    let times = [
+        (0, u64::MAX),
+        (START.0 + 3 * minute, START.0 + 5 * minute),
+        (START.0 + 3 * minute + 1, START.0 + 100 * minute + 1),
+        (quarter, quarter + 30 * minute),
+        (quarter + 1, quarter + 15 * minute),
+        (quarter, quarter + 1),
+        (quarter + 5 * minute, quarter),
+    ];
+    for (since, until) in times {
+        for (tenant, filter) in [
+            (Tenant::default(), "true"),
+            (acme.clone(), "organisation = 'acme'"),
+            (web.clone(), "organisation = 'acme' AND team = 'web'"),
+        ] {
+            for (by, group) in groups {
+                let found = database
+                    .store
+                    .cost(by, &tenant, Millis(since), Millis(until))
+                    .await
+                    .unwrap();
+                let mut found: Vec<_> = found
+                    .iter()
+                    .map(|row| {
+                        format!(
+                            "{} {} {} {} {} {} {}",
+                            row.group,
+                            row.calls,
+                            row.input_tokens,
+                            row.output_tokens,
+                            row.cost_usd,
+                            row.unpriced_calls,
+                            row.orphaned_calls
+                        )
+                    })
+                    .collect();
+                found.sort();
+                let most = 253_402_300_799_000u64;
+                let plain = PLAIN
+                    .replace("GROUP AS", &format!("{group} AS"))
+                    .replace("SINCE", &since.min(most).to_string())
+                    .replace("UNTIL", &until.min(most).to_string())
+                    .replace("TENANT", filter);
+                let mut plain = database.texts(&plain).await;
+                plain.sort();
+                assert_eq!(found, plain, "{by:?} {since} {until} {filter}");
+            }
+        }
+    }
+}

@@ -91,6 +91,7 @@ impl Stack {
                 jobs: bus.job_records().await.unwrap(),
                 questions: bus.job_questions().await.unwrap(),
                 quotas: bus.quota_questions().await.unwrap(),
+                notices: bus.notices(),
                 buckets: tollgate_audit::Buckets {
                     keys: bus.registry().await.unwrap(),
                     limits: bus.registry().await.unwrap(),

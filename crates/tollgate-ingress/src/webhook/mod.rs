@@ -5,6 +5,7 @@
 //! its receiver has. So each is told at least once, with the same `webhook-id` each time.
 
 mod address;
+pub(crate) mod notice;
 
 use std::{sync::Arc, time::Duration};
 
@@ -91,6 +92,11 @@ impl Webhooks {
     /// The address, if webhooks may go there; otherwise what is wrong with it.
     pub(crate) fn check(&self, address: &str) -> Result<Url, &'static str> {
         check(&self.settings.private_hosts, address)
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let attributes = [KeyValue::new(label::OUTCOME, outcome)];
+        self.metrics.webhooks.add(1, &attributes);
     }
 
     async fn send(&self, address: &str, id: &str, body: String) -> Told {
@@ -266,8 +272,7 @@ impl Teller {
                 "given_up"
             }
         };
-        let attributes = [KeyValue::new(label::OUTCOME, outcome)];
-        self.webhooks.metrics.webhooks.add(1, &attributes);
+        self.webhooks.count(outcome);
         pause
     }
 }
