@@ -446,7 +446,8 @@ async fn a_full_stream_refuses_and_loses_nothing() {
     assert_eq!(stack.ask("sim-mini", "meanwhile").await.0, 200);
     fill(&stack, "TOLLGATE_JOBS", Some(before)).await;
     assert_eq!(submit().await.status(), 202);
-    stack.settled(2, Duration::from_secs(20)).await;
+    // Two that somebody waited for, and the job's.
+    stack.settled(3, Duration::from_secs(20)).await;
     stack
         .until(
             "SELECT count(*) FROM jobs WHERE state = 'answered'",

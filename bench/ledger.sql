@@ -1,0 +1,65 @@
+-- A month of calls, made in the database: how large it is, how long the reports take, making its sums anew, and dropping it.
+--
+--     cargo run --release -- up --simulate --exec sh -c 'psql "$DATABASE_URL" -v rows=10000000 -f bench/ledger.sql'
+--
+-- Rows are of 40 keys of 8 teams, 12 models, with a breakdown and two tags each, as the ledger keeps them.
+\set ON_ERROR_STOP on
+\timing on
+SET client_min_messages = warning;
+SELECT ledger_make_partitions(now() + interval '2 months') AS partitions_made;
+SELECT max(began) AS month, max(ends) AS after FROM ledger_partitions \gset
+SELECT name AS partition FROM ledger_partitions ORDER BY ends DESC LIMIT 1 \gset
+
+\echo == :rows calls are made, without their sums
+ALTER TABLE attempts DISABLE TRIGGER usage_of_new_attempts;
+INSERT INTO attempts (
+    attempt_id, request_id, generation, retry, provider, provider_model, model, key_id, key_name, tags, dialect, operation,
+    stream, started_at, deadline_at, estimated_input_tokens, max_output_tokens, state, outcome, provider_status, served_model,
+    input_tokens, cached_input_tokens, cache_write_input_tokens, cache_write_1h_input_tokens, audio_input_tokens,
+    output_tokens, reasoning_tokens, audio_output_tokens, web_searches, usage_source, cost_usd, cost_breakdown, ended_at,
+    first_token_ms, hedge, organisation, team
+)
+SELECT
+    (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid,
+    gen_random_uuid(), 0, 0, 'provider-' || n % 3, 'model-' || n % 12, 'model-' || n % 12,
+    ('00000000-0000-4000-8000-' || lpad((n % 40)::text, 12, '0'))::uuid, 'key-' || n % 40,
+    jsonb_build_object('app', 'app-' || n % 20, 'env', CASE WHEN n % 4 = 0 THEN 'test' ELSE 'prod' END), 'openai_chat', 'chat',
+    n % 2 = 0, at, at + interval '10 minutes', 500, 1000, 'settled', 'answered', 200, 'model-' || n % 12, 500 + n % 1000, 100, 0,
+    0, 0, 50 + n % 500, 0, 0, 0, 'provider', (1000 + n % 7919) * 0.000000750,
+    '{"parts": [["input", 900, "0.75", "0.000675"], ["cached_input", 100, "0.075", "0.0000075"], ["output", 300, "4.5", "0.00135"]]}',
+    at + interval '2 seconds', 300, false, 'org-' || n % 2, 'team-' || n % 8
+FROM (
+    SELECT n, :'month'::timestamptz + (:'after'::timestamptz - :'month'::timestamptz) * (n::float8 / :rows) AS at
+    FROM generate_series(0, :rows - 1) AS n
+) AS calls;
+ALTER TABLE attempts ENABLE TRIGGER usage_of_new_attempts;
+ANALYZE attempts;
+SELECT
+    pg_size_pretty(pg_total_relation_size(:'partition')) AS size,
+    round(pg_total_relation_size(:'partition')::numeric / :rows) AS bytes_a_call;
+
+\echo == the sums of the month, from nothing
+SELECT usage_rebuild(:'month', :'after');
+ANALYZE usage_slots;
+ANALYZE usage_tags;
+SELECT count(*) AS slots, sum(calls) AS calls, sum(cost_usd) AS usd, pg_size_pretty(pg_total_relation_size('usage_slots')) AS size
+FROM usage_slots WHERE slot >= :'month';
+\echo == the same from the calls
+SELECT count(*) AS calls, sum(cost_usd) AS usd FROM attempts WHERE started_at >= :'month';
+
+\echo == the reports of the month
+SELECT count(*) AS by_day FROM cost_by_day WHERE day >= :'month'::date;
+SELECT count(*) AS by_hour FROM cost_by_hour WHERE hour >= :'month';
+SELECT count(*) AS by_model FROM cost_by_model WHERE day >= :'month'::date;
+SELECT count(*) AS by_provider FROM cost_by_provider WHERE day >= :'month'::date;
+SELECT count(*) AS by_organisation FROM cost_by_organisation WHERE day >= :'month'::date;
+SELECT count(*) AS by_team FROM cost_by_team WHERE day >= :'month'::date;
+SELECT count(*) AS by_key FROM cost_by_key WHERE day >= :'month'::date;
+SELECT count(*) AS by_tag FROM cost_by_tag WHERE day >= :'month'::date;
+\echo == those that read the calls
+SELECT count(*) AS unit_prices FROM unit_prices_paid WHERE day >= :'month'::date;
+SELECT count(*) AS focus FROM focus_export WHERE "ChargePeriodStart" >= :'month';
+
+\echo == the month is dropped
+SELECT ledger_forget(:'after') AS months;
+SELECT sum(calls) AS calls_in_the_sums FROM usage_slots WHERE slot >= :'month';
