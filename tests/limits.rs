@@ -68,6 +68,8 @@ const SPENT_AND_HELD: &str =
 async fn a_budget_is_hard_over_three_replicas_and_nearly_all_of_it_can_be_used() {
     let stack = Stack::start(Options {
         ingresses: 3,
+        // Calls of the replica that is killed take their time to end.
+        concurrency: Some(256),
         ..Options::default()
     })
     .await;
@@ -118,8 +120,8 @@ async fn a_budget_is_hard_over_three_replicas_and_nearly_all_of_it_can_be_used()
                 let base = stack.ingresses[number % 3].clone();
                 let (status, code, body) = stack.asked(&base, &key, "sim-mini").await;
                 match (status, code.as_str()) {
-                    // Whoever was at the replica that was killed.
-                    (0, _) => "lost",
+                    // Whoever was at the replica that was killed, or found audit too busy to say what is left.
+                    (0 | 503, _) => "lost",
                     (200, _) => "answered",
                     (402, "budget_exceeded") => {
                         assert!(body.to_string().contains("purse"), "{body}");
@@ -201,6 +203,8 @@ async fn a_rate_limit_holds_in_every_sliding_window_over_two_replicas() {
                     let (status, code, body) = stack.asked(base, &key, "sim-mini").await;
                     match (status, code.as_str()) {
                         (200, _) => admitted += 1,
+                        // Audit is too busy to say what is left.
+                        (503, _) => tokio::time::sleep(Duration::from_millis(25)).await,
                         (429, "rate_limit_exceeded") => {
                             assert!(body.to_string().contains("pace"), "{body}");
                             tokio::time::sleep(Duration::from_millis(25)).await;
