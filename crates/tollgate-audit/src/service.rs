@@ -125,7 +125,7 @@ impl Service {
         };
         let upkeep = Upkeep {
             store: store.clone(),
-            keep: config.keep_calls,
+            keep: config.keep_months,
         };
         let watch = Watch {
             store: store.clone(),

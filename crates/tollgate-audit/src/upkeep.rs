@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Months, Utc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,8 @@ const AHEAD: Duration = Duration::from_secs(31 * 24 * 3600);
 /// Looks after the partitions.
 pub(crate) struct Upkeep {
     pub(crate) store: Store,
-    /// How long calls are kept; for ever if none is given.
-    pub(crate) keep: Option<Duration>,
+    /// How many months calls are kept; for ever if none is given.
+    pub(crate) keep: Option<u32>,
 }
 
 impl Upkeep {
@@ -40,10 +40,10 @@ impl Upkeep {
         if made > 0 {
             tracing::info!(partitions = made, "the ledger has room for the months to come");
         }
-        if let Some(keep) = self.keep {
-            let forgotten = self.store.forget_calls(now - keep).await?;
+        if let Some(before) = self.keep.and_then(|keep| now.checked_sub_months(Months::new(keep))) {
+            let forgotten = self.store.forget_calls(before).await?;
             if forgotten > 0 {
-                tracing::warn!(months = forgotten, "calls older than audit.keep_calls were forgotten");
+                tracing::warn!(months = forgotten, "calls older than audit.keep_months were forgotten");
             }
         }
         Ok(())

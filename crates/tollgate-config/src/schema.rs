@@ -335,8 +335,8 @@ pub struct Audit {
     pub batch: usize,
     /// How long an event stays in the ledger stream after it was written to the database.
     pub keep_events: Duration,
-    /// How long calls are in the ledger, by whole months; for ever if not given. What they cost stays in the sums.
-    pub keep_calls: Option<Duration>,
+    /// How many months calls are in the ledger; for ever if not given. What they cost stays in the sums.
+    pub keep_months: Option<u32>,
     /// How long after its deadline an attempt that has not settled becomes an orphan.
     pub orphan_grace: Duration,
     /// How often to look for orphans.

@@ -187,7 +187,7 @@ pub(super) fn audit(mut f: Fields<'_>) -> Audit {
         grpc_listen: f.value("grpc_listen", local(8084), address),
         batch: f.value("batch", 500, |at| at.count(1..=10_000)),
         keep_events: f.value("keep_events", 30 * MINUTE, Cursor::duration),
-        keep_calls: f.optional("keep_calls", Cursor::duration),
+        keep_months: f.optional("keep_months", |at| at.count(1..=1200)),
         orphan_grace: f.value("orphan_grace", 5 * SECOND, Cursor::duration),
         orphan_interval: f.value("orphan_interval", SECOND, Cursor::duration),
         max_connections: f.value("max_connections", 8, |at| at.count(1..=1_000)),
