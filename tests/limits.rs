@@ -680,3 +680,16 @@ async fn whoever_wants_to_know_is_told_once_that_a_share_is_spent() {
     ];
     assert!(stack.tollgate(&refused).await.unwrap_err().contains("webhook"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_without_a_price_are_refused_where_that_is_wanted() {
+    let stack = Stack::start(Options {
+        settings: vec![("ingress", "limits: {unpriced: refuse}")],
+        ..Options::with_dialects()
+    })
+    .await;
+    let (status, code, body) = stack.asked(&stack.http, KEY, "via-anthropic").await;
+    assert_eq!((status, code.as_str()), (403, "model_unpriced"), "{body}");
+    assert_eq!(stack.asked(&stack.http, KEY, "sim-mini").await.0, 200);
+    assert_eq!(stack.simulator.stats().calls, 1);
+}

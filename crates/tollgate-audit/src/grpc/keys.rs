@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use tollgate_config::schema::Permission;
-use tollgate_proto::{to_status, v1};
+use tollgate_proto::v1;
 use tollgate_types::{ErrorCode, Failure, Grant, Millis, Tenant};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use super::{Access, invalid, narrowed, some, unavailable};
+use super::{Access, answered, invalid, narrowed, some, unavailable};
 use crate::{Actor, AuditEvent, KeyInfo, NewKey, Refusal, Store, TenantInfo};
 
 /// Longest grace of a rotation.
@@ -217,10 +217,6 @@ impl Keys {
             events: events.into_iter().map(Into::into).collect(),
         })
     }
-}
-
-fn answered<T>(done: Result<T, Failure>) -> Result<Response<T>, Status> {
-    done.map(Response::new).map_err(|failure| to_status(&failure, None))
 }
 
 #[tonic::async_trait]

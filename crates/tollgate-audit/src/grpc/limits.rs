@@ -8,14 +8,14 @@ use rust_decimal::{
 };
 use tokio::sync::Notify;
 use tollgate_config::schema::Permission;
-use tollgate_proto::{to_status, v1};
+use tollgate_proto::v1;
 use tollgate_types::{
     Failure, Millis, Tenant,
     limit::{Scope, WhenAway},
 };
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use super::{Access, invalid, narrowed, some, unavailable};
+use super::{Access, answered, invalid, narrowed, some, unavailable};
 use crate::{Actor, LimitInfo, NewLimit, Refusal, Store};
 
 /// The service.
@@ -28,8 +28,8 @@ pub(crate) struct Limits {
     pub(crate) changed: Arc<Notify>,
 }
 
-fn amount(field: &str, text: &str) -> Result<Decimal, Failure> {
-    Decimal::from_str_exact(text).map_err(|_| invalid(format!("{field}: expected an exact decimal number")))
+fn amount(field: &'static str, text: &str) -> Result<Decimal, Failure> {
+    tollgate_proto::amount(field, text).map_err(|error| invalid(error.to_string()))
 }
 
 fn parsed<T: std::str::FromStr<Err = tollgate_types::grant::UnknownName>>(
@@ -185,10 +185,6 @@ impl Limits {
         removed?;
         Ok(v1::RemoveLimitResponse {})
     }
-}
-
-fn answered<T>(done: Result<T, Failure>) -> Result<Response<T>, Status> {
-    done.map(Response::new).map_err(|failure| to_status(&failure, None))
 }
 
 #[tonic::async_trait]

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use tollgate_config::{Entry, Keyring, schema::Permission};
+use tollgate_proto::to_status;
 use tollgate_types::{ErrorCode, Failure, Tenant};
-use tonic::metadata::MetadataMap;
+use tonic::{Response, Status, metadata::MetadataMap};
 
 pub(crate) use self::{keys::Keys, limits::Limits, prices::Prices, reports::Reports};
 use crate::{Error, consume::chain};
@@ -47,6 +48,10 @@ impl Access {
 fn unavailable(error: &Error) -> Failure {
     tracing::warn!(error = %chain(error), "the database does not answer");
     Failure::new(ErrorCode::Unavailable, "the ledger does not answer")
+}
+
+fn answered<T>(done: Result<T, Failure>) -> Result<Response<T>, Status> {
+    done.map(Response::new).map_err(|failure| to_status(&failure, None))
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
