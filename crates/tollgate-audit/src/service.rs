@@ -84,6 +84,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let (request_timeout, lists) = (config.ingress.request_timeout, config.price_lists().collect());
         let webhooks = config.ingress.webhooks.secret.is_some();
+        let claim_to_start = CLAIM_TO_START + config.worker.ledger_timeout;
         let config = &config.audit;
         let url = config.database_url.as_ref().ok_or(Error::NoDatabase)?.resolve()?;
         let store = Store::connect(url.expose_secret(), config.max_connections)?.with_price_lists(lists);
@@ -91,6 +92,7 @@ impl Service {
             store: store.clone(),
             grace: config.orphan_grace,
             interval: config.orphan_interval,
+            claim_to_start,
             request_timeout,
             progress: streams.ledger.progress(),
             metrics: metrics.clone(),
@@ -242,14 +244,16 @@ struct Orphans {
     store: Store,
     grace: Duration,
     interval: Duration,
+    /// The longest between the grant of a claim and the start of its attempt in the ledger's stream.
+    claim_to_start: Duration,
     /// The longest that a request takes.
     request_timeout: Duration,
     progress: LedgerProgress,
     metrics: Metrics,
 }
 
-/// The longest between the grant of a claim and the start of its attempt.
-const CLAIM_TO_START: Duration = Duration::from_secs(10);
+/// The longest between the grant of a claim and the try to write down that its attempt starts.
+const CLAIM_TO_START: Duration = Duration::from_secs(5);
 
 /// How far back audit looks, when it starts, for requests whose owner was lost.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
@@ -299,7 +303,7 @@ impl Orphans {
         }
         // Whoever was granted a claim has started its attempt by then, or never will.
         self.store
-            .sweep_leases(before(mark.at, self.grace + CLAIM_TO_START))
+            .sweep_leases(before(mark.at, self.grace + self.claim_to_start))
             .await?;
         let over = before(mark.at, self.grace + self.request_timeout);
         if over > *ended {
