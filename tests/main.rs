@@ -20,6 +20,7 @@ mod guardrails;
 mod harness;
 mod hedging;
 mod hostile;
+mod identity;
 mod jobs;
 mod keys;
 mod limits;

@@ -5,7 +5,7 @@ use std::{
     process::Output,
 };
 
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use crate::harness::{EMBEDDERS, KEY, MODELS, Options, Stack, WEBHOOK_SECRET};
 
@@ -21,7 +21,9 @@ const PYTHON: [&str; 8] = [
 ];
 
 /// A virtual environment with the clients, made once and kept beside the build.
-async fn python() -> PathBuf {
+pub(crate) async fn python() -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _held = ONE_AT_A_TIME.lock().await;
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/requirements.txt");
     let wanted = std::fs::read_to_string(&requirements).unwrap();

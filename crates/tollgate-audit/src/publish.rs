@@ -6,9 +6,9 @@ use futures::StreamExt;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tollgate_bus::{PriceList, Registry};
-use tollgate_config::Keyring;
+use tollgate_identity::Identities;
 use tollgate_pricing::Catalogue;
-use tollgate_types::{KeyRecord, LimitRecord};
+use tollgate_types::{KeyRecord, LimitRecord, TenantRecord};
 
 use crate::{Error, Store, consume::chain};
 
@@ -20,6 +20,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The buckets in which ingress looks.
 pub struct Buckets {
     pub keys: Registry<KeyRecord>,
+    pub tenants: Registry<TenantRecord>,
     pub limits: Registry<LimitRecord>,
     pub prices: Registry<PriceList>,
 }
@@ -28,8 +29,8 @@ pub struct Buckets {
 pub(crate) struct Publish {
     pub(crate) store: Store,
     pub(crate) buckets: Buckets,
-    pub(crate) ring: Arc<Keyring>,
-    /// Told when a key was changed, and when a limit was.
+    pub(crate) identities: Arc<Identities>,
+    /// Told when a key or a tenant was changed, and when a limit was.
     pub(crate) keys_changed: Arc<Notify>,
     pub(crate) limits_changed: Arc<Notify>,
 }
@@ -37,21 +38,23 @@ pub(crate) struct Publish {
 impl Publish {
     /// Works until `stop`. Neither a database nor a bucket that is away ends it.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let learn = async {
-            let mut changes = Box::pin(self.buckets.keys.changes());
-            while let Some(record) = changes.next().await {
-                self.ring.learn(&record);
-            }
-        };
+        let learn_keys = Box::pin(self.buckets.keys.changes().for_each(|record| {
+            self.identities.learn(&record);
+            std::future::ready(())
+        }));
+        let learn_tenants = Box::pin(self.buckets.tenants.changes().for_each(|record| {
+            self.identities.learn_tenant(record);
+            std::future::ready(())
+        }));
         let store = &self.store;
-        let keys = Keys(store, &self.buckets.keys);
+        let keys = Keys(store, &self.buckets);
         let limits = Limits(store, &self.buckets.limits);
         let prices = Prices(store, &self.buckets.prices, None);
         let never = Notify::new();
         let keys = Box::pin(publish("keys", &self.keys_changed, keys));
         let limits = Box::pin(publish("limits", &self.limits_changed, limits));
         let prices = Box::pin(publish("prices", &never, prices));
-        let work = async { tokio::join!(learn, keys, limits, prices) };
+        let work = async { tokio::join!(learn_keys, learn_tenants, keys, limits, prices) };
         stop.run_until_cancelled(work).await;
     }
 }
@@ -62,14 +65,16 @@ trait Tell: Send {
     fn tell(&mut self, first: bool) -> impl Future<Output = Result<usize, Error>> + Send;
 }
 
-struct Keys<'a>(&'a Store, &'a Registry<KeyRecord>);
+struct Keys<'a>(&'a Store, &'a Buckets);
 
 impl Tell for Keys<'_> {
     async fn tell(&mut self, first: bool) -> Result<usize, Error> {
         if first {
             self.0.republish_keys().await?;
+            self.0.republish_tenants().await?;
         }
-        self.0.publish_keys(self.1).await
+        let tenants = self.0.publish_tenants(&self.1.tenants).await?;
+        Ok(tenants + self.0.publish_keys(&self.1.keys).await?)
     }
 }
 

@@ -18,7 +18,8 @@ use tollgate_bus::{
     ledger::{LedgerConsumer, LedgerProgress},
     quota::{Notices, QuotaQuestions},
 };
-use tollgate_config::{Config, Keyring};
+use tollgate_config::Config;
+use tollgate_identity::Identities;
 use tollgate_proto::{
     DESCRIPTORS,
     v1::{
@@ -76,7 +77,7 @@ impl Service {
     /// Puts the parts together. The database is reached when it is first needed, and waited for.
     pub fn build(
         config: &Config,
-        keys: Arc<Keyring>,
+        identities: Arc<Identities>,
         streams: Streams,
         listener: TcpListener,
         metrics: Metrics,
@@ -117,7 +118,7 @@ impl Service {
         let publish = Publish {
             store: store.clone(),
             buckets: streams.buckets,
-            ring: Arc::clone(&keys),
+            identities: Arc::clone(&identities),
             keys_changed: Arc::clone(&keys_changed),
             limits_changed: Arc::clone(&limits_changed),
         };
@@ -133,7 +134,7 @@ impl Service {
             store: store.clone(),
             notices: streams.notices,
         };
-        let access = Access(keys);
+        let access = Access(identities);
         let keys = Keys {
             store: store.clone(),
             access: access.clone(),

@@ -1,7 +1,8 @@
 //! Organisations and their teams, and what all their keys may do.
 
-use serde_json::json;
-use tollgate_types::{Grant, Tenant};
+use serde_json::{Value, json};
+use tollgate_bus::Registry;
+use tollgate_types::{Grant, Tenant, TenantRecord};
 
 use crate::{
     Actor, Error, Refusal, Store,
@@ -15,6 +16,20 @@ pub struct TenantInfo {
     pub tenant: Tenant,
     pub grant: Grant,
     pub keys: u64,
+}
+
+/// Tenants told of in one transaction.
+const BATCH: i64 = 100;
+
+fn record(organisation: String, team: Option<String>, revision: i64, rights: Value) -> TenantRecord {
+    TenantRecord {
+        tenant: Tenant {
+            organisation: Some(organisation),
+            team,
+        },
+        revision: revision.unsigned_abs(),
+        grant: grant(rights),
+    }
 }
 
 impl Store {
@@ -40,7 +55,7 @@ impl Store {
             None => {
                 sqlx::query!(
                     "INSERT INTO organisations (name, rights) VALUES ($1, $2)
-                     ON CONFLICT (name) DO UPDATE SET rights = excluded.rights",
+                     ON CONFLICT (name) DO UPDATE SET rights = excluded.rights, revision = organisations.revision + 1",
                     organisation,
                     rights_of_all,
                 )
@@ -51,7 +66,7 @@ impl Store {
                 name("team", team)?;
                 let put = sqlx::query!(
                     "INSERT INTO teams (organisation, name, rights) VALUES ($1, $2, $3)
-                     ON CONFLICT (organisation, name) DO UPDATE SET rights = excluded.rights",
+                     ON CONFLICT (organisation, name) DO UPDATE SET rights = excluded.rights, revision = teams.revision + 1",
                     organisation,
                     team,
                     rights_of_all,
@@ -85,6 +100,53 @@ impl Store {
             grant: grant(rights_of_all),
             keys: keys.rows_affected(),
         })
+    }
+
+    /// Marks all tenants as unpublished: the bucket may have been lost.
+    pub async fn republish_tenants(&self) -> Result<(), Error> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!("UPDATE organisations SET published = 0")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!("UPDATE teams SET published = 0")
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Tells every ingress of tenants with changes that were not published; of how many. A row is held until it is told.
+    pub async fn publish_tenants(&self, bucket: &Registry<TenantRecord>) -> Result<usize, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let organisations = sqlx::query!(
+            "UPDATE organisations SET published = revision WHERE name IN (
+                 SELECT name FROM organisations WHERE published < revision
+                 ORDER BY name LIMIT $1 FOR UPDATE SKIP LOCKED)
+             RETURNING name, revision, rights",
+            BATCH,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let teams = sqlx::query!(
+            "UPDATE teams SET published = revision WHERE (organisation, name) IN (
+                 SELECT organisation, name FROM teams WHERE published < revision
+                 ORDER BY organisation, name LIMIT $1 FOR UPDATE SKIP LOCKED)
+             RETURNING organisation, name, revision, rights",
+            BATCH,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let organisations = organisations
+            .into_iter()
+            .map(|row| record(row.name, None, row.revision, row.rights));
+        let teams = teams
+            .into_iter()
+            .map(|row| record(row.organisation, Some(row.name), row.revision, row.rights));
+        let records: Vec<_> = organisations.chain(teams).collect();
+        for record in &records {
+            bucket.put(record).await?;
+        }
+        transaction.commit().await?;
+        Ok(records.len())
     }
 
     /// The tenants within one.

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use futures::{Stream, StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use tollgate_pricing::Sheet;
-use tollgate_types::{KeyRecord, LimitRecord};
+use tollgate_types::{KeyRecord, LimitRecord, TenantRecord};
 
 use crate::{Error, subject};
 
@@ -37,6 +37,16 @@ impl Record for KeyRecord {
     }
 }
 
+impl Record for TenantRecord {
+    const BUCKET: &'static str = subject::TENANT_BUCKET;
+    const WHAT: &'static str = "what all of an organisation or a team may do";
+
+    /// No name has a `/`.
+    fn id(&self) -> String {
+        hexadecimal(&self.tenant.to_string())
+    }
+}
+
 impl Record for LimitRecord {
     const BUCKET: &'static str = subject::LIMIT_BUCKET;
     const WHAT: &'static str = "budgets and rate limits";
@@ -60,8 +70,12 @@ impl Record for PriceList {
 
     /// In hexadecimal digits: a list may have any name.
     fn id(&self) -> String {
-        self.provider.bytes().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.provider)
     }
+}
+
+fn hexadecimal(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A bucket. Cheap to clone.

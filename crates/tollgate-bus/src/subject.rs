@@ -44,6 +44,8 @@ pub const TARGET_BUCKET: &str = "tollgate-targets";
 
 /// The bucket of the keys that were issued.
 pub const KEY_BUCKET: &str = "tollgate-keys";
+/// The bucket of what tenants may do.
+pub const TENANT_BUCKET: &str = "tollgate-tenants";
 /// The bucket of budgets and rate limits.
 pub const LIMIT_BUCKET: &str = "tollgate-limits";
 /// The bucket of price lists.

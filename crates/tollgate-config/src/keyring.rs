@@ -130,6 +130,16 @@ impl Keyring {
         entry
     }
 
+    /// The entry of somebody who shows no key but proves otherwise who he is.
+    #[must_use]
+    pub fn vouch(&self, id: KeyId, name: &str, tenant: &Tenant, grant: Grant, expires_at: DateTime<Utc>) -> Entry {
+        self.bound(Entry {
+            caller: caller(id, name, tenant, &grant),
+            grant,
+            expires_at: Some(expires_at),
+        })
+    }
+
     /// Learns of a key that was issued or changed; of two records the one of the higher revision counts.
     pub fn learn(&self, record: &KeyRecord) {
         let entry = |until: Option<Millis>| {

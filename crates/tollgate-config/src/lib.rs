@@ -23,6 +23,7 @@ pub use mistake::{Mistake, Mistakes};
 pub use preset::presets;
 pub use schema::Config;
 pub use secret::{SecretError, SecretRef};
+pub use url::is_key_source;
 
 /// The defaults as a commented file: every key with its default, and examples of what has none. [`parse`] of this text
 /// and of an empty one are the same.

@@ -3,12 +3,12 @@
 //! Each role reads only the section it needs. Values here are typed and checked: a name is a valid name, a URL is a URL,
 //! a reference between sections points to something that exists.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
 pub use tollgate_types::grant::{Grant, Permission, Tenant};
 use tollgate_types::{
-    Dialect,
+    Dialect, Role,
     provider::{OnUnsupported, Quirks},
 };
 
@@ -20,6 +20,7 @@ pub struct Config {
     pub bus: Bus,
     pub ingress: Ingress,
     pub keys: Vec<Key>,
+    pub issuers: Vec<Issuer>,
     pub models: Vec<Model>,
     pub providers: Vec<Provider>,
     pub guardrail: Guardrail,
@@ -139,6 +140,45 @@ pub struct Key {
     pub expires_at: Option<DateTime<Utc>>,
     pub tenant: Tenant,
     pub grant: Grant,
+}
+
+/// An entry of `issuers`: an identity provider whose tokens are accepted as keys are.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    pub name: String,
+    /// The tokens' `iss`, letter for letter.
+    pub issuer: String,
+    /// One of them is in the tokens' `aud`.
+    pub audiences: Vec<String>,
+    /// Where its keys are; what its discovery document says, if not given.
+    pub jwks_url: Option<String>,
+    /// The claim by which reports and the audit log name the holder.
+    pub name_claim: String,
+    pub organisation: Option<Claimed>,
+    pub team: Option<Claimed>,
+    /// The claim that has the holder's roles or groups: a name or several, as a list or with spaces between them.
+    pub role_claim: String,
+    /// Roles by the values of that claim.
+    pub roles: BTreeMap<String, Role>,
+    /// The role of who has none of those; he is refused without it.
+    pub default_role: Option<Role>,
+    /// What no token may go beyond.
+    pub grant: Grant,
+    /// How far its clock and ours may differ.
+    pub leeway: Duration,
+    /// How old its keys become before they are fetched again.
+    pub refresh: Duration,
+    /// How old they may become when they cannot be.
+    pub keep: Duration,
+}
+
+/// Where a token's organisation or team comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is the same for all tokens.
+    Fixed(String),
+    /// The claim of this name says it.
+    Claim(String),
 }
 
 /// An entry of `models`: a public name and the targets that serve it, best first.

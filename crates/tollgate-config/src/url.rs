@@ -20,6 +20,23 @@ pub(crate) fn base_url(text: &str) -> Checked {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// Where an issuer's keys are: over https, or from a host that is not on the open internet.
+pub fn is_key_source(text: &str) -> bool {
+    let found = parsed(text).filter(|url| url.fragment().is_none() && !has_userinfo(text));
+    found.is_some_and(|url| match url.scheme() {
+        "https" => true,
+        "http" => url.host().is_some_and(|host| is_private(&host)),
+        _ => false,
+    })
+}
+
+pub(crate) fn key_source(text: &str) -> Checked {
+    if is_key_source(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected the address of a JWK set such as https://login.example.com/keys; plain http for private hosts only")
+}
+
 /// Where spans are pushed to.
 pub(crate) fn collector(text: &str) -> Checked {
     web(text).map(|url| url.as_str().trim_end_matches('/').to_owned())

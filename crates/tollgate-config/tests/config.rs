@@ -256,7 +256,7 @@ fn all_mistakes_are_reported_with_their_places() {
         "15:15: keys[0].expires_at: expected a date and time with time zone, such as 2030-01-31T00:00:00Z",
         "16:11: keys[0].policy: no policy is named \"strct\"; did you mean \"strict\"?",
         "17:12: keys[0].models[0]: no model is named \"smal\"; did you mean \"small\"?",
-        "18:27: keys[0].permissions[1]: expected complete or report or operate or prices or keys or audit, found \"admin\"",
+        "18:27: keys[0].permissions[1]: expected complete or report or operate or prices or keys or audit or approve, found \"admin\"",
         "19:3: keys[1].name: missing",
         "20:9: keys[1].tags: expected a mapping, found a list",
         "24:16: models[0].targets[0].provider: no provider is named \"opnai\"; did you mean \"openai\"?",
@@ -285,6 +285,36 @@ fn all_mistakes_are_reported_with_their_places() {
         !found.iter().any(|line| line.contains("hunter2")),
         "a secret is repeated: {found:#?}"
     );
+}
+
+#[test]
+fn issuers_say_whom_they_let_in() {
+    let corp = "{name: corp, issuer: 'https://id.example.com/', audiences: [tollgate], roles: {admins: admin}}";
+    let read = read(&format!("issuers: [{corp}]"));
+    assert_eq!(read.issuers[0].issuer, "https://id.example.com/");
+    let wrong = format!(
+        "issuers:\n- {corp}\n- {}\n- {}\n",
+        "{name: b, issuer: 'https://id.example.com/', audiences: [], team: red, roles: {x: root}}",
+        "{name: c, issuer: plain, audiences: [a], organisation: o, organisation_claim: o, default_role: developer, \
+         refresh: 2h, keep: 1h, jwks_uri: 'http://id.example.com'}",
+    );
+    let expected = [
+        "3:3: issuers[1]: a team is one of an organisation: give organisation or organisation_claim",
+        "3:3: issuers[1]: no token would be accepted: give roles or default_role",
+        "3:21: issuers[1].issuer: the issuer is that of the entry in line 2 already",
+        "3:59: issuers[1].audiences: the list is empty, tokens for somebody else would be accepted",
+        "3:85: issuers[1].roles.x: expected admin or operator or developer or auditor or approver, found \"root\"",
+        "4:3: issuers[2]: organisation and organisation_claim say the same thing: give one of them",
+        "4:21: issuers[2].issuer: expected an https URL below which its discovery document is, or jwks_url beside it",
+        "4:128: issuers[2].keep: keep must not be less than refresh",
+        "4:132: issuers[2].jwks_uri: unknown key; did you mean \"jwks_url\"?",
+    ];
+    assert_eq!(mistakes(&wrong), expected);
+    let open =
+        "issuers: [{name: a, issuer: a, audiences: [a], jwks_url: 'http://id.example.com/k', default_role: admin}]";
+    let found = mistakes(open);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("plain http for private hosts only"), "{found:#?}");
 }
 
 #[test]

@@ -101,19 +101,19 @@ struct Read {
 }
 
 impl Door {
-    fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
+    async fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
         let mut values = metadata.get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
-        self.reception.authenticate(only.map(|value| value.as_bytes()))
+        self.reception.authenticate(only.map(|value| value.as_bytes())).await
     }
 
     /// The caller, and the native request that `read` makes of the message.
-    fn read<W, T: Serialize>(
+    async fn read<W, T: Serialize>(
         &self,
         request: Request<W>,
         read: impl FnOnce(W) -> Result<T, Invalid>,
     ) -> Result<(Arc<Entry>, Read), Failure> {
-        let entry = self.authenticate(request.metadata())?;
+        let entry = self.authenticate(request.metadata()).await?;
         self.reception.admit(&entry)?;
         let labels = Labels::read(|name| request.metadata().get(name).map(|value| value.as_bytes()))?;
         let invalid = |problem: String| Failure::new(ErrorCode::InvalidRequest, problem);
@@ -180,7 +180,7 @@ impl Door {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
         let whole = async {
-            let (entry, Read { key, labels, body }) = self.read(request, read)?;
+            let (entry, Read { key, labels, body }) = self.read(request, read).await?;
             let key = key.filter(|_| operation != Operation::CountTokens);
             let frame = match key {
                 Some(key) => self.once(operation, &entry, labels, key, &body).await?,
@@ -232,7 +232,7 @@ impl Gateway for Door {
         let request_id = RequestId::generate();
         let span = span(request.metadata(), request_id);
         let opened = async {
-            let (entry, Read { key, labels, body }) = self.read(request, |request| chat(request, true))?;
+            let (entry, Read { key, labels, body }) = self.read(request, |request| chat(request, true)).await?;
             let Some(key) = key else {
                 let ticket = self.open(request_id, Operation::Chat, &entry, labels, body).await?;
                 return Ok(Box::pin(events(ticket)) as Events);
@@ -286,6 +286,7 @@ impl Gateway for Door {
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
         let entry = self
             .authenticate(request.metadata())
+            .await
             .map_err(|failure| to_status(&failure, None))?;
         let models = self
             .reception

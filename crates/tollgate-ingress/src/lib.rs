@@ -22,6 +22,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tollgate_bus::{Bus, Courier, quota::NoticesToSend};
 use tollgate_config::Config;
+use tollgate_identity::Identities;
 use tollgate_telemetry::{Metrics, Readiness};
 
 use crate::{
@@ -38,6 +39,8 @@ use crate::{
 /// Why ingress cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Identity(#[from] tollgate_identity::Error),
     #[error(transparent)]
     Bus(#[from] tollgate_bus::Error),
     #[error("a listener failed")]
@@ -112,11 +115,9 @@ impl Service {
             metrics.clone(),
         ));
         courier.register(&address, desk.clone());
-        let reception = Arc::new(Reception::new(config, Arc::clone(&desk)));
-        let known = Known {
-            ring: Arc::clone(&reception.keyring),
-            limits,
-        };
+        let identities = Arc::new(Identities::new(config, metrics.clone())?);
+        let reception = Arc::new(Reception::new(config, Arc::clone(&desk), Arc::clone(&identities)));
+        let known = Known { identities, limits };
         Box::pin(registries.load(&known)).await?;
         let targets = targets::Service::new(config, bucket, bus.ledger(), Arc::clone(&reception));
         let settings = config.ingress.jobs.clone();

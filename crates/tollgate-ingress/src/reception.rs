@@ -7,14 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::Utc;
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_config::{AuthError, Config, Entry, Keyring, schema::Permission};
+use tollgate_config::{Config, Entry, schema::Permission};
 use tollgate_dialect::Invalid;
+use tollgate_identity::Identities;
 use tollgate_types::{Dialect, Door, ErrorCode, Failure, KeyId, Operation, RequestId, RequestView};
 
 use crate::{
@@ -28,7 +28,7 @@ const FULL_WAIT_MS: u64 = 1000;
 
 pub(crate) struct Reception {
     desk: Arc<Desk>,
-    pub(crate) keyring: Arc<Keyring>,
+    identities: Arc<Identities>,
     models: BTreeSet<String>,
     limiters: Limiters,
     pages: Arc<Semaphore>,
@@ -91,10 +91,10 @@ impl Limiters {
 }
 
 impl Reception {
-    pub(crate) fn new(config: &Config, desk: Arc<Desk>) -> Self {
+    pub(crate) fn new(config: &Config, desk: Arc<Desk>, identities: Arc<Identities>) -> Self {
         Self {
             desk,
-            keyring: Arc::new(Keyring::new(&config.keys, &config.providers)),
+            identities,
             models: config.models.iter().map(|model| model.name.clone()).collect(),
             limiters: Limiters::default(),
             pages: Arc::new(Semaphore::new(config.ingress.max_buffered_bytes.div_ceil(PAGE))),
@@ -104,12 +104,12 @@ impl Reception {
     }
 
     /// The caller that `authorization`, the value of that header, proves, if it may call models.
-    pub(crate) fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Entry>, Failure> {
-        self.authorize(authorization, Permission::Complete)
+    pub(crate) async fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Entry>, Failure> {
+        self.authorize(authorization, Permission::Complete).await
     }
 
     /// The caller that `authorization` proves, if it has the permission.
-    pub(crate) fn authorize(
+    pub(crate) async fn authorize(
         &self,
         authorization: Option<&[u8]>,
         permission: Permission,
@@ -122,23 +122,16 @@ impl Reception {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| refused("the Authorization header is not of the form `Bearer <key>`"))?;
-        self.holder(secret, permission)
+        self.holder(secret, permission).await
     }
 
-    /// The caller whose key this is, if it may call models.
-    pub(crate) fn authenticate_secret(&self, secret: &str) -> Result<Arc<Entry>, Failure> {
-        self.holder(secret, Permission::Complete)
+    /// The caller whose key or token this is, if it may call models.
+    pub(crate) async fn authenticate_secret(&self, secret: &str) -> Result<Arc<Entry>, Failure> {
+        self.holder(secret, Permission::Complete).await
     }
 
-    fn holder(&self, secret: &str, permission: Permission) -> Result<Arc<Entry>, Failure> {
-        let refused = |message: &str| Failure::new(ErrorCode::Unauthenticated, message);
-        let entry = self
-            .keyring
-            .authenticate(secret, Utc::now())
-            .map_err(|error| match error {
-                AuthError::Malformed | AuthError::Unknown => refused("the API key is not valid"),
-                AuthError::Expired => refused("the API key has expired"),
-            })?;
+    async fn holder(&self, secret: &str, permission: Permission) -> Result<Arc<Entry>, Failure> {
+        let entry = self.identities.authenticate(secret).await?;
         if entry.may(permission) {
             return Ok(entry);
         }
@@ -151,7 +144,7 @@ impl Reception {
 
     /// The caller of this key, if the key is still valid.
     pub(crate) fn find(&self, key: KeyId) -> Option<Arc<Entry>> {
-        self.keyring.find(key, Utc::now())
+        self.identities.find(key)
     }
 
     /// Counts a request against the caller's own limit.

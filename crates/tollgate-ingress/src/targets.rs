@@ -54,11 +54,11 @@ impl Service {
         }
     }
 
-    fn operator<T>(&self, request: &Request<T>) -> Result<Arc<Entry>, Failure> {
+    async fn operator<T>(&self, request: &Request<T>) -> Result<Arc<Entry>, Failure> {
         let mut values = request.metadata().get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
         let authorization = only.map(|value| value.as_bytes());
-        self.reception.authorize(authorization, Permission::Operate)
+        self.reception.authorize(authorization, Permission::Operate).await
     }
 
     /// The targets that are meant, at least one.
@@ -112,7 +112,7 @@ impl Service {
     }
 
     async fn drain(&self, request: &Request<v1::DrainTargetRequest>) -> Result<v1::ListTargetsResponse, Failure> {
-        let operator = self.operator(request)?;
+        let operator = self.operator(request).await?;
         let request = request.get_ref();
         let meant = self.meant(request)?;
         self.note(&operator.caller, "target.drain", request).await?;
@@ -134,7 +134,7 @@ impl Service {
     }
 
     async fn restore(&self, request: &Request<v1::DrainTargetRequest>) -> Result<v1::ListTargetsResponse, Failure> {
-        let operator = self.operator(request)?;
+        let operator = self.operator(request).await?;
         let request = request.get_ref();
         let meant = self.meant(request)?;
         self.note(&operator.caller, "target.restore", request).await?;
@@ -205,7 +205,7 @@ fn answer(result: Result<v1::ListTargetsResponse, Failure>) -> Answer {
 impl v1::targets_server::Targets for Service {
     async fn list(&self, request: Request<v1::ListTargetsRequest>) -> Answer {
         let list = async {
-            self.operator(&request)?;
+            self.operator(&request).await?;
             self.told(&self.targets).await
         };
         answer(list.await)

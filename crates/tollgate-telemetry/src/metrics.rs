@@ -13,6 +13,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 pub mod label {
     pub const DIALECT: &str = "dialect";
     pub const DIRECTION: &str = "direction";
+    pub const ISSUER: &str = "issuer";
     pub const KIND: &str = "kind";
     pub const MEASURE: &str = "measure";
     pub const MODEL: &str = "gen_ai.request.model";
@@ -83,6 +84,10 @@ pub struct Metrics {
     pub limits: Counter<u64>,
     /// Calls that cost more than was reserved for them.
     pub budget_overruns: Counter<u64>,
+    /// Tokens of identity providers that were shown, by issuer and outcome: accepted, or why not.
+    pub tokens_shown: Counter<u64>,
+    /// Fetches of identity providers' keys, by issuer and outcome.
+    pub key_fetches: Counter<u64>,
     /// How long audit took to answer for slices of limits.
     pub lease_duration: Histogram<f64>,
 }
@@ -133,6 +138,11 @@ impl Metrics {
             unpriced: counter("tollgate.ledger.unpriced", "calls that settled without a known price"),
             limits: counter("tollgate.limits", "requests and calls that a limit had no room for"),
             budget_overruns: counter("tollgate.budget.overruns", "calls that cost more than was reserved"),
+            tokens_shown: counter(
+                "tollgate.identity.tokens",
+                "tokens of identity providers that were shown",
+            ),
+            key_fetches: counter("tollgate.identity.key_fetches", "fetches of identity providers' keys"),
             lease_duration: seconds(
                 "tollgate.lease.duration",
                 "how long audit took to answer for slices of limits",

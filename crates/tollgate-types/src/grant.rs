@@ -87,6 +87,8 @@ named! {
         Keys = "keys",
         /// Read who changed what.
         Audit = "audit",
+        /// Release what others wait for: more money for a budget.
+        Approve = "approve",
     }
 }
 
@@ -101,6 +103,8 @@ named! {
         Developer = "developer",
         /// Sees everything and changes nothing.
         Auditor = "auditor",
+        /// Sees what is spent, and allows more.
+        Approver = "approver",
     }
 }
 
@@ -116,12 +120,13 @@ impl Role {
     /// What somebody with this role may do.
     #[must_use]
     pub const fn permissions(self) -> &'static [Permission] {
-        use Permission::{Audit, Complete, Operate, Prices, Report};
+        use Permission::{Approve, Audit, Complete, Operate, Prices, Report};
         match self {
             Self::Admin => Permission::ALL,
             Self::Operator => &[Report, Operate, Prices],
             Self::Developer => &[Complete],
             Self::Auditor => &[Report, Audit],
+            Self::Approver => &[Report, Approve],
         }
     }
 }
@@ -285,6 +290,16 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// The tenant and the organisation around it, the inner one first.
+    pub fn parts(&self) -> impl Iterator<Item = Self> {
+        let around = Self {
+            organisation: self.organisation.clone(),
+            team: None,
+        };
+        let team = self.team.is_some().then(|| self.clone());
+        team.into_iter().chain(self.organisation.is_some().then_some(around))
+    }
+
     /// Whether `other` is this tenant or a part of it; nobody's contains everybody.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
@@ -301,6 +316,16 @@ impl fmt::Display for Tenant {
         let parts = self.organisation.iter().chain(&self.team);
         f.write_str(&parts.map(String::as_str).collect::<Vec<_>>().join("/"))
     }
+}
+
+/// What all of a tenant may do, as every ingress knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    #[serde(flatten)]
+    pub tenant: Tenant,
+    /// Grows with every change.
+    pub revision: u64,
+    pub grant: Grant,
 }
 
 /// A secret of a key, by its SHA-256.

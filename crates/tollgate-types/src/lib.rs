@@ -21,7 +21,7 @@ pub mod usage;
 pub use caller::Caller;
 pub use envelope::{Dialect, Envelope, Failure, Operation, Payload, RequestView, Screen, Target};
 pub use error::ErrorCode;
-pub use grant::{Door, Grant, KeyRecord, Lane, Permission, Role, Tenant};
+pub use grant::{Door, Grant, KeyRecord, Lane, Permission, Role, Tenant, TenantRecord};
 pub use id::{AttemptId, BatchId, FileId, JobId, KeyId, LeaseId, LimitId, RequestId};
 pub use job::{Job, JobEnd, JobNote};
 pub use limit::{Hold, LimitRecord};

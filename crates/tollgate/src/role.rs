@@ -10,7 +10,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tollgate_bus::{Bus, Courier};
-use tollgate_config::{Config, Keyring};
+use tollgate_config::Config;
+use tollgate_identity::Identities;
 use tollgate_telemetry::{Admin, Readiness, Telemetry};
 
 use crate::cli::RoleArgs;
@@ -240,7 +241,7 @@ impl Bound {
                 process.spawn(&format!("worker of {provider}"), service.run(stop));
             }
             Self::Audit(listener) => {
-                let keys = Arc::new(Keyring::new(&config.keys, &config.providers));
+                let identities = Arc::new(Identities::new(config, metrics.clone())?);
                 let streams = tollgate_audit::Streams {
                     ledger: bus.ledger_consumer().await?,
                     jobs: bus.job_records().await?,
@@ -249,11 +250,12 @@ impl Bound {
                     notices: bus.notices(),
                     buckets: tollgate_audit::Buckets {
                         keys: Box::pin(bus.registry()).await?,
+                        tenants: Box::pin(bus.registry()).await?,
                         limits: Box::pin(bus.registry()).await?,
                         prices: Box::pin(bus.registry()).await?,
                     },
                 };
-                let service = tollgate_audit::Service::build(config, keys, streams, listener, metrics, ready)?;
+                let service = tollgate_audit::Service::build(config, identities, streams, listener, metrics, ready)?;
                 process.spawn("audit", service.run(stop));
             }
         }

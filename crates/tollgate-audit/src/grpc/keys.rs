@@ -118,8 +118,8 @@ fn sha256(text: &str) -> Result<Option<[u8; 32]>, Failure> {
 
 impl Keys {
     /// Who calls, if he may.
-    fn actor(&self, metadata: &MetadataMap, permission: Permission) -> Result<Actor, Failure> {
-        let entry = self.access.of(metadata, permission)?;
+    async fn actor(&self, metadata: &MetadataMap, permission: Permission) -> Result<Actor, Failure> {
+        let entry = self.access.of(metadata, permission).await?;
         Ok(Actor::of(&entry))
     }
 
@@ -132,7 +132,7 @@ impl Keys {
     }
 
     async fn make(&self, metadata: &MetadataMap, wire: v1::CreateKeyRequest) -> Result<v1::IssuedKey, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let asked = Tenant {
             organisation: some(wire.organisation),
             team: some(wire.team),
@@ -148,13 +148,13 @@ impl Keys {
     }
 
     async fn replace(&self, metadata: &MetadataMap, wire: v1::UpdateKeyRequest) -> Result<v1::Key, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let (grant, end) = (grant(wire.rights)?, moment(wire.expires_at_unix_ms)?);
         Ok(self.store.update_key(&actor, &wire.key, &grant, end).await?.into())
     }
 
     async fn turn(&self, metadata: &MetadataMap, wire: v1::RotateKeyRequest) -> Result<v1::IssuedKey, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         if wire.grace_seconds > MOST_GRACE {
             return Err(invalid("grace_seconds: expected at most 90 days"));
         }
@@ -163,12 +163,12 @@ impl Keys {
     }
 
     async fn switch(&self, metadata: &MetadataMap, key: &str, disable: bool) -> Result<v1::Key, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         Ok(self.store.disable_key(&actor, key, disable).await?.into())
     }
 
     async fn put(&self, metadata: &MetadataMap, wire: v1::PutTenantRequest) -> Result<v1::TenantRights, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let asked = Tenant {
             organisation: some(wire.organisation),
             team: some(wire.team),
@@ -179,7 +179,7 @@ impl Keys {
     }
 
     async fn listed(&self, metadata: &MetadataMap, wire: v1::ListKeysRequest) -> Result<v1::ListKeysResponse, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let asked = Tenant {
             organisation: some(wire.organisation),
             team: some(wire.team),
@@ -192,7 +192,7 @@ impl Keys {
     }
 
     async fn tenants(&self, metadata: &MetadataMap) -> Result<v1::ListTenantsResponse, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let tenants = self.store.tenants(&actor.tenant).await;
         let tenants = tenants.map_err(|error| unavailable(&error))?;
         Ok(v1::ListTenantsResponse {
@@ -205,7 +205,7 @@ impl Keys {
         metadata: &MetadataMap,
         wire: v1::ListAuditRequest,
     ) -> Result<v1::ListAuditResponse, Failure> {
-        let actor = self.actor(metadata, Permission::Audit)?;
+        let actor = self.actor(metadata, Permission::Audit).await?;
         if actor.tenant != Tenant::default() {
             // The chain is one of all tenants.
             let message = "the audit log is read with a key of no organisation";

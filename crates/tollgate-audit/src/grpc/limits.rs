@@ -83,8 +83,8 @@ impl From<LimitInfo> for v1::LimitState {
 }
 
 impl Limits {
-    fn actor(&self, metadata: &MetadataMap, permission: Permission) -> Result<Actor, Failure> {
-        Ok(Actor::of(&*self.access.of(metadata, permission)?))
+    async fn actor(&self, metadata: &MetadataMap, permission: Permission) -> Result<Actor, Failure> {
+        Ok(Actor::of(&*self.access.of(metadata, permission).await?))
     }
 
     fn changed<T>(&self, done: Result<T, Failure>) -> Result<Response<T>, Status> {
@@ -121,7 +121,7 @@ impl Limits {
     }
 
     async fn put(&self, metadata: &MetadataMap, wire: v1::PutLimitRequest) -> Result<v1::LimitState, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let wire = wire.limit.ok_or_else(|| invalid("limit: is missing"))?;
         let share = |share: f64| {
             let share = Decimal::from_f64(share).map(|share| share.round_dp(6));
@@ -157,7 +157,7 @@ impl Limits {
         metadata: &MetadataMap,
         wire: v1::ListLimitsRequest,
     ) -> Result<v1::ListLimitsResponse, Failure> {
-        let actor = self.actor(metadata, Permission::Report)?;
+        let actor = self.actor(metadata, Permission::Report).await?;
         let asked = Tenant {
             organisation: some(wire.organisation),
             team: some(wire.team),
@@ -170,7 +170,8 @@ impl Limits {
     }
 
     async fn add(&self, metadata: &MetadataMap, wire: v1::TopUpRequest) -> Result<v1::LimitState, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let permissions = [Permission::Keys, Permission::Approve];
+        let actor = Actor::of(&*self.access.any(metadata, &permissions).await?);
         let usd = amount("usd", &wire.usd)?;
         Ok(self.store.top_up(&actor, &wire.limit, usd).await?.into())
     }
@@ -180,7 +181,7 @@ impl Limits {
         metadata: &MetadataMap,
         wire: v1::RemoveLimitRequest,
     ) -> Result<v1::RemoveLimitResponse, Failure> {
-        let actor = self.actor(metadata, Permission::Keys)?;
+        let actor = self.actor(metadata, Permission::Keys).await?;
         let removed: Result<(), Refusal> = self.store.remove_limit(&actor, &wire.limit).await;
         removed?;
         Ok(v1::RemoveLimitResponse {})

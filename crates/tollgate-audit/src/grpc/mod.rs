@@ -7,8 +7,8 @@ mod reports;
 
 use std::sync::Arc;
 
-use chrono::Utc;
-use tollgate_config::{Entry, Keyring, schema::Permission};
+use tollgate_config::{Entry, schema::Permission};
+use tollgate_identity::Identities;
 use tollgate_proto::to_status;
 use tollgate_types::{ErrorCode, Failure, Tenant};
 use tonic::{Response, Status, metadata::MetadataMap};
@@ -18,11 +18,16 @@ use crate::{Error, consume::chain};
 
 /// Who may do what.
 #[derive(Clone)]
-pub(crate) struct Access(pub(crate) Arc<Keyring>);
+pub(crate) struct Access(pub(crate) Arc<Identities>);
 
 impl Access {
-    /// The holder of the call's key, if it has the permission.
-    fn of(&self, metadata: &MetadataMap, permission: Permission) -> Result<Arc<Entry>, Failure> {
+    /// The holder of the call's key or token, if it has the permission.
+    async fn of(&self, metadata: &MetadataMap, permission: Permission) -> Result<Arc<Entry>, Failure> {
+        self.any(metadata, &[permission]).await
+    }
+
+    /// The same, if it has one of the permissions.
+    async fn any(&self, metadata: &MetadataMap, permissions: &[Permission]) -> Result<Arc<Entry>, Failure> {
         let secret = metadata
             .get("authorization")
             .and_then(|value| value.to_str().ok())
@@ -30,17 +35,13 @@ impl Access {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| Failure::new(ErrorCode::Unauthenticated, "send authorization: Bearer <key>"))?;
-        // Unknown, expired and malformed keys are answered alike.
-        let entry = self
-            .0
-            .authenticate(secret, Utc::now())
-            .map_err(|_| Failure::new(ErrorCode::Unauthenticated, "the key is not valid"))?;
-        if entry.may(permission) {
-            Ok(entry)
-        } else {
-            let message = format!("this key has not the permission `{permission}`");
-            Err(Failure::new(ErrorCode::PermissionDenied, message))
+        let entry = self.0.authenticate(secret).await?;
+        if permissions.iter().any(|one| entry.may(*one)) {
+            return Ok(entry);
         }
+        let names: Vec<_> = permissions.iter().map(|one| format!("`{one}`")).collect();
+        let message = format!("this key has not the permission {}", names.join(" or "));
+        Err(Failure::new(ErrorCode::PermissionDenied, message))
     }
 }
 

@@ -138,14 +138,14 @@ impl Prices {
 #[tonic::async_trait]
 impl v1::prices_server::Prices for Prices {
     async fn cost(&self, request: Request<v1::PriceCallRequest>) -> Result<Response<v1::PriceCallResponse>, Status> {
-        let permitted = self.access.of(request.metadata(), Permission::Report);
+        let permitted = self.access.of(request.metadata(), Permission::Report).await;
         permitted.map_err(|failure| to_status(&failure, None))?;
         let priced = self.priced(request.into_inner()).await;
         priced.map(Response::new).map_err(|failure| to_status(&failure, None))
     }
 
     async fn list(&self, request: Request<v1::ListPricesRequest>) -> Result<Response<v1::ListPricesResponse>, Status> {
-        let permitted = self.access.of(request.metadata(), Permission::Report);
+        let permitted = self.access.of(request.metadata(), Permission::Report).await;
         permitted.map_err(|failure| to_status(&failure, None))?;
         let listed = self.listed(request.into_inner()).await;
         listed.map(Response::new).map_err(|failure| to_status(&failure, None))
@@ -155,7 +155,7 @@ impl v1::prices_server::Prices for Prices {
         &self,
         request: Request<v1::ImportPricesRequest>,
     ) -> Result<Response<v1::ImportPricesResponse>, Status> {
-        let permitted = self.access.of(request.metadata(), Permission::Prices);
+        let permitted = self.access.of(request.metadata(), Permission::Prices).await;
         let entry = permitted.map_err(|failure| to_status(&failure, None))?;
         let done = self.enter(&Actor::of(&entry), request.into_inner()).await;
         done.map(Response::new).map_err(|failure| to_status(&failure, None))

@@ -42,7 +42,7 @@ impl Reports {
 #[tonic::async_trait]
 impl v1::reports_server::Reports for Reports {
     async fn cost(&self, request: Request<v1::CostRequest>) -> Result<Response<v1::CostResponse>, Status> {
-        let permitted = self.access.of(request.metadata(), Permission::Report);
+        let permitted = self.access.of(request.metadata(), Permission::Report).await;
         let entry = permitted.map_err(|failure| to_status(&failure, None))?;
         let rows = self
             .rows(&entry.caller.tenant, request.into_inner())

@@ -13,10 +13,11 @@ use tollgate_bus::{
     subject::{LEDGER, LEDGER_CONSUMER, LEDGER_STREAM},
 };
 use tollgate_config::{
-    Keyring, SecretRef, hash_key,
+    SecretRef, hash_key,
     schema::{Config, Grant, Key, Permission, Tenant},
 };
 use tollgate_devstack::{Nats, NatsOptions, Paths, Postgres, PostgresOptions, SyncInterval, TempPaths};
+use tollgate_identity::Identities;
 use tollgate_proto::v1::{self, reports_client::ReportsClient};
 use tollgate_telemetry::{Readiness, Telemetry};
 use tollgate_types::{
@@ -79,13 +80,11 @@ impl Stack {
         let channel = Channel::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let telemetry = Telemetry::without_logger("audit", &config.telemetry).unwrap();
         let readiness = Readiness::default();
-        let keys = Keyring::new(
-            &[key("complete", Permission::Complete), key("report", Permission::Report)],
-            &[],
-        );
+        config.keys = vec![key("complete", Permission::Complete), key("report", Permission::Report)];
+        let identities = Identities::new(&config, telemetry.metrics.clone()).unwrap();
         let service = Service::build(
             &config,
-            Arc::new(keys),
+            Arc::new(identities),
             Streams {
                 ledger: bus.ledger_consumer().await.unwrap(),
                 jobs: bus.job_records().await.unwrap(),
@@ -94,6 +93,7 @@ impl Stack {
                 notices: bus.notices(),
                 buckets: tollgate_audit::Buckets {
                     keys: bus.registry().await.unwrap(),
+                    tenants: bus.registry().await.unwrap(),
                     limits: bus.registry().await.unwrap(),
                     prices: bus.registry().await.unwrap(),
                 },

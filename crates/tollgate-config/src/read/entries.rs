@@ -46,7 +46,7 @@ pub(super) fn key<'a>(at: &Cursor<'a>, links: &mut Links<'a>) -> Option<Key> {
     })
 }
 
-fn grant<'a>(f: &mut Fields<'a>, links: &mut Links<'a>) -> Grant {
+pub(super) fn grant<'a>(f: &mut Fields<'a>, links: &mut Links<'a>) -> Grant {
     const ALL: &str = "leave the key out to allow all";
     let tags = f.optional("tags", tags).unwrap_or_default();
     let policy = f.optional("policy", |at| links.reference(at, Kind::Policy));
@@ -108,7 +108,7 @@ fn grant<'a>(f: &mut Fields<'a>, links: &mut Links<'a>) -> Grant {
 }
 
 /// A list with at least one entry. One that was emptied must not come to mean the default, which allows more.
-fn some<'a>(at: &Cursor<'a>, instead: &str) -> Option<Vec<Cursor<'a>>> {
+pub(super) fn some<'a>(at: &Cursor<'a>, instead: &str) -> Option<Vec<Cursor<'a>>> {
     let items = at.items()?;
     if items.is_empty() {
         at.mistake(format!("the list is empty, {instead}"));

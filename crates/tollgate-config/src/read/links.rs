@@ -17,6 +17,7 @@ pub(crate) const DEFAULT_POLICY: &str = "default";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Key,
+    Issuer,
     Model,
     Provider,
     Policy,
@@ -26,6 +27,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Key => "key",
+            Self::Issuer => "issuer",
             Self::Model => "model",
             Self::Provider => "provider",
             Self::Policy => "policy",
@@ -42,6 +44,7 @@ pub(super) struct Links<'a> {
     names: HashMap<Kind, Vec<&'a str>>,
     uses: Vec<(Kind, &'a str, Cursor<'a>)>,
     hashes: HashMap<[u8; 32], usize>,
+    issuers: HashMap<&'a str, usize>,
 }
 
 impl<'a> Links<'a> {
@@ -83,6 +86,18 @@ impl<'a> Links<'a> {
                 self.hashes.insert(hash, at.line());
             }
         }
+    }
+
+    /// Reads the `iss` of an issuer's tokens. Of two entries for one it would be chance which counts.
+    pub(super) fn issuer(&mut self, at: &Cursor<'a>) -> Option<&'a str> {
+        let text = at.text("the iss of its tokens")?;
+        match self.issuers.get(text) {
+            Some(line) => at.mistake(format!("the issuer is that of the entry in line {line} already")),
+            None => {
+                self.issuers.insert(text, at.line());
+            }
+        }
+        Some(text)
     }
 
     /// Reports the references that lead nowhere.

@@ -1,6 +1,7 @@
 //! From the tree to the typed configuration: a function for each section, with its keys and defaults.
 
 mod entries;
+mod issuer;
 pub(crate) mod links;
 mod provider;
 mod sections;
@@ -25,6 +26,7 @@ pub(crate) fn config(root: Option<&Node>, sink: &Sink) -> Config {
         bus: sections::bus(file.section("bus")),
         ingress: sections::ingress(file.section("ingress")),
         keys: file.list("keys", |at| entries::key(&at, &mut links)),
+        issuers: file.list("issuers", |at| issuer::issuer(&at, &mut links)),
         models: file.list("models", |at| entries::model(&at, &mut links)),
         providers: file.list("providers", |at| provider::provider(&at, &mut links)),
         guardrail: sections::guardrail(file.section("guardrail"), &mut links),

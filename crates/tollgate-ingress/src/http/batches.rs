@@ -208,13 +208,13 @@ fn answer<T: Serialize>(result: Result<T, impl Into<Rejection>>) -> Response {
     }
 }
 
-fn entry_of(desk: &BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Entry>, Failure> {
+async fn entry_of(desk: &BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Entry>, Failure> {
     let secret = credential(headers, uri)?;
-    desk.reception().authenticate_secret(&secret)
+    desk.reception().authenticate_secret(&secret).await
 }
 
-fn key_of(desk: &BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<KeyId, Failure> {
-    Ok(entry_of(desk, headers, uri)?.caller.key_id)
+async fn key_of(desk: &BatchDesk, headers: &HeaderMap, uri: &Uri) -> Result<KeyId, Failure> {
+    Ok(entry_of(desk, headers, uri).await?.caller.key_id)
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
@@ -222,7 +222,7 @@ fn invalid(message: impl Into<String>) -> Failure {
 }
 
 async fn upload(State(desk): State<BatchDesk>, request: Request) -> Response {
-    let key = match key_of(&desk, request.headers(), request.uri()) {
+    let key = match key_of(&desk, request.headers(), request.uri()).await {
         Ok(key) => key,
         Err(failure) => {
             body::dismiss(request.into_body()).await;
@@ -298,7 +298,7 @@ async fn stored(desk: &BatchDesk, key: KeyId, field: Field<'_>) -> Result<File, 
 
 async fn files(State(desk): State<BatchDesk>, headers: HeaderMap, uri: Uri) -> Response {
     let listed = async {
-        let files = desk.files(key_of(&desk, &headers, &uri)?).await?;
+        let files = desk.files(key_of(&desk, &headers, &uri).await?).await?;
         let purpose = parameter(&uri, "purpose");
         let (after, limit) = (parameter(&uri, "after"), limit(&uri, 10_000, 10_000)?);
         let of_purpose = |file: &File| purpose.is_none_or(|purpose| purpose == file.purpose);
@@ -332,7 +332,7 @@ fn limit(uri: &Uri, usual: usize, most: usize) -> Result<usize, Failure> {
 }
 
 async fn file(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
-    let found = async { desk.file(key_of(&desk, &headers, &uri)?, &id).await };
+    let found = async { desk.file(key_of(&desk, &headers, &uri).await?, &id).await };
     answer(found.await.map(FileBody::from))
 }
 
@@ -343,7 +343,7 @@ async fn remove(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: 
         object: &'static str,
         deleted: bool,
     }
-    let removed = async { desk.remove(key_of(&desk, &headers, &uri)?, &id).await };
+    let removed = async { desk.remove(key_of(&desk, &headers, &uri).await?, &id).await };
     answer(removed.await.map(|file| Deleted {
         id: file.id.to_string(),
         object: "file",
@@ -352,7 +352,7 @@ async fn remove(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: 
 }
 
 async fn content(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
-    let found = async { desk.content(key_of(&desk, &headers, &uri)?, &id).await };
+    let found = async { desk.content(key_of(&desk, &headers, &uri).await?, &id).await };
     match found.await {
         Ok((file, content)) => {
             let headers = [
@@ -371,7 +371,7 @@ async fn content(State(desk): State<BatchDesk>, Path(id): Path<String>, headers:
 
 async fn create(State(desk): State<BatchDesk>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let entry = match entry_of(&desk, &head.headers, &head.uri) {
+    let entry = match entry_of(&desk, &head.headers, &head.uri).await {
         Ok(entry) => entry,
         Err(failure) => {
             body::dismiss(body).await;
@@ -395,7 +395,7 @@ async fn create(State(desk): State<BatchDesk>, request: Request) -> Response {
 
 async fn list(State(desk): State<BatchDesk>, headers: HeaderMap, uri: Uri) -> Response {
     let listed = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         let limit = limit(&uri, PAGE, LONGEST_PAGE)?;
         let (batches, has_more) = desk.list(key, parameter(&uri, "after"), limit).await?;
         let bodies = batches.into_iter().map(BatchBody::from).collect();
@@ -405,11 +405,11 @@ async fn list(State(desk): State<BatchDesk>, headers: HeaderMap, uri: Uri) -> Re
 }
 
 async fn one(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
-    let found = async { desk.get(key_of(&desk, &headers, &uri)?, &id).await };
+    let found = async { desk.get(key_of(&desk, &headers, &uri).await?, &id).await };
     answer(found.await.map(BatchBody::from))
 }
 
 async fn cancel(State(desk): State<BatchDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
-    let cancelled = async { desk.cancel(key_of(&desk, &headers, &uri)?, &id).await };
+    let cancelled = async { desk.cancel(key_of(&desk, &headers, &uri).await?, &id).await };
     answer(cancelled.await.map(BatchBody::from))
 }

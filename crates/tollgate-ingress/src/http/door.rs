@@ -150,11 +150,13 @@ enum Opened {
 async fn open(desk: &JobDesk, request_id: RequestId, request: Request, call: Call) -> Result<Opened, Rejection> {
     let reception = &desk.reception;
     let (head, body) = request.into_parts();
-    let known = credential(&head.headers, &head.uri)
-        .and_then(|secret| reception.authenticate_secret(&secret))
-        .and_then(|entry| reception.admit(&entry).map(|()| entry))
-        .and_then(|entry| Ok((entry, labels(&head.headers)?)));
-    let (entry, labels) = match known {
+    let known = async {
+        let secret = credential(&head.headers, &head.uri)?;
+        let entry = reception.authenticate_secret(&secret).await?;
+        reception.admit(&entry)?;
+        Ok::<_, Failure>((entry, labels(&head.headers)?))
+    };
+    let (entry, labels) = match known.await {
         Ok(known) => known,
         Err(failure) => {
             body::dismiss(body).await;

@@ -143,8 +143,11 @@ async fn submit(State(desk): State<JobDesk>, request: Request) -> Response {
 
 async fn submitted(desk: &JobDesk, request: Request) -> Result<(StatusCode, JobBody), Rejection> {
     let (head, body) = request.into_parts();
-    let entry = credential(&head.headers, &head.uri).and_then(|secret| desk.reception.authenticate_secret(&secret));
-    let entry = match entry {
+    let known = async {
+        let secret = credential(&head.headers, &head.uri)?;
+        desk.reception.authenticate_secret(&secret).await
+    };
+    let entry = match known.await {
         Ok(entry) => entry,
         Err(failure) => {
             body::dismiss(body).await;
@@ -218,9 +221,9 @@ pub(super) fn json<T: Serialize>(value: &T) -> Response {
     }
 }
 
-fn key_of(desk: &JobDesk, headers: &HeaderMap, uri: &Uri) -> Result<KeyId, Failure> {
+async fn key_of(desk: &JobDesk, headers: &HeaderMap, uri: &Uri) -> Result<KeyId, Failure> {
     let secret = credential(headers, uri)?;
-    Ok(desk.reception.authenticate_secret(&secret)?.caller.key_id)
+    Ok(desk.reception.authenticate_secret(&secret).await?.caller.key_id)
 }
 
 pub(super) fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
@@ -234,7 +237,7 @@ pub(super) fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
 /// With `wait=SECONDS` once the job has ended, or after so long.
 async fn one(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
     let found = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         let status = match parameter(&uri, "wait") {
             None => desk.get(key, &id).await?,
             Some(text) => {
@@ -253,7 +256,7 @@ async fn one(State(desk): State<JobDesk>, Path(id): Path<String>, headers: Heade
 
 async fn cancel(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
     let cancelled = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         let status = desk.cancel(key, &id).await?;
         whole(&desk, &status).await
     };
@@ -262,7 +265,7 @@ async fn cancel(State(desk): State<JobDesk>, Path(id): Path<String>, headers: He
 
 async fn retry(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
     let retried = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         let status = desk.retry(key, &id).await?;
         whole(&desk, &status).await
     };
@@ -271,7 +274,7 @@ async fn retry(State(desk): State<JobDesk>, Path(id): Path<String>, headers: Hea
 
 async fn drop(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
     let dropped = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         desk.drop(key, &id)
             .await
             .map(|status| JobBody::of(v1::Job::of(&status)))
@@ -287,7 +290,7 @@ async fn list(State(desk): State<JobDesk>, headers: HeaderMap, uri: Uri) -> Resp
         next_page_token: Option<String>,
     }
     let listed = async {
-        let key = key_of(&desk, &headers, &uri)?;
+        let key = key_of(&desk, &headers, &uri).await?;
         let invalid = |message: &str| Failure::new(ErrorCode::InvalidRequest, message);
         let states = [
             v1::JobState::Waiting,

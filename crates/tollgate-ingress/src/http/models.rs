@@ -1,11 +1,14 @@
 //! Lists of models, in the shape of whoever asks.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{OriginalUri, Path, State},
     http::{HeaderMap, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use tollgate_config::Entry;
 use tollgate_types::{Dialect, ErrorCode, Failure};
 
 use super::{credential::credential, dialect_at, error::error_response};
@@ -34,9 +37,14 @@ fn object(dialect: Dialect, name: &str) -> Value {
     }
 }
 
+async fn entry_of(desk: &JobDesk, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Entry>, Failure> {
+    let secret = credential(headers, uri)?;
+    desk.reception.authenticate_secret(&secret).await
+}
+
 pub(super) async fn list(State(desk): State<JobDesk>, headers: HeaderMap, OriginalUri(uri): OriginalUri) -> Response {
     let dialect = asker(&headers, &uri);
-    let entry = match credential(&headers, &uri).and_then(|secret| desk.reception.authenticate_secret(&secret)) {
+    let entry = match entry_of(&desk, &headers, &uri).await {
         Ok(entry) => entry,
         Err(failure) => return error_response(dialect, &failure.into(), None),
     };
@@ -64,7 +72,7 @@ pub(super) async fn one(
     OriginalUri(uri): OriginalUri,
 ) -> Response {
     let dialect = asker(&headers, &uri);
-    match credential(&headers, &uri).and_then(|secret| desk.reception.authenticate_secret(&secret)) {
+    match entry_of(&desk, &headers, &uri).await {
         Ok(entry) if desk.reception.models(&entry).any(|name| name == model) => respond(&object(dialect, &model)),
         Ok(_) => {
             let message = "the model does not exist or you do not have access";

@@ -19,10 +19,11 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
+    async fn authenticate(&self, metadata: &MetadataMap) -> Result<Arc<Entry>, Failure> {
         let mut values = metadata.get_all("authorization").iter();
         let only = values.next().filter(|_| values.next().is_none());
-        self.desk.reception.authenticate(only.map(|value| value.as_bytes()))
+        let authorization = only.map(|value| value.as_bytes());
+        self.desk.reception.authenticate(authorization).await
     }
 
     async fn submit_one(&self, entry: &Entry, wire: v1::SubmitJobRequest) -> Result<Submitted, Failure> {
@@ -93,7 +94,7 @@ impl v1::jobs_server::Jobs for Service {
     async fn submit(&self, request: Request<v1::SubmitJobRequest>) -> Result<Response<v1::Job>, Status> {
         let submit = async {
             let (metadata, _, wire) = request.into_parts();
-            let entry = self.authenticate(&metadata)?;
+            let entry = self.authenticate(&metadata).await?;
             let submitted = self.submit_one(&entry, wire).await?;
             self.whole(submitted.status).await
         };
@@ -106,7 +107,7 @@ impl v1::jobs_server::Jobs for Service {
     ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
         const AT_ONCE: usize = 64;
         let (metadata, _, messages) = request.into_parts();
-        let entry = &*self.authenticate(&metadata).map_err(refused)?;
+        let entry = &*self.authenticate(&metadata).await.map_err(refused)?;
         let most = self.desk.settings.max_batch;
         let mut submitted = messages
             .enumerate()
@@ -133,7 +134,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let get = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             let status = self.desk.get(key, &request.get_ref().id).await?;
             self.whole(status).await
         };
@@ -142,7 +143,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn list(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let list = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             let wire = request.into_inner();
             let state = v1::JobState::try_from(wire.state)
                 .map_err(|_| Failure::new(ErrorCode::InvalidRequest, "state: is unknown"))?;
@@ -159,7 +160,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn watch(&self, request: Request<v1::GetJobRequest>) -> Result<Response<Watched>, Status> {
         let opened = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             self.desk.watch(key, &request.get_ref().id).await
         };
         let changes = opened.await.map_err(refused)?;
@@ -173,7 +174,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn cancel(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let cancel = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             let status = self.desk.cancel(key, &request.get_ref().id).await?;
             self.whole(status).await
         };
@@ -182,7 +183,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn retry(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let retry = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             let status = self.desk.retry(key, &request.get_ref().id).await?;
             self.whole(status).await
         };
@@ -191,7 +192,7 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn drop(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let drop = async {
-            let key = self.authenticate(request.metadata())?.caller.key_id;
+            let key = self.authenticate(request.metadata()).await?.caller.key_id;
             let status = self.desk.drop(key, &request.get_ref().id).await?;
             Ok(v1::Job::of(&status))
         };
