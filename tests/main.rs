@@ -13,6 +13,7 @@
 )]
 
 mod accounting;
+mod admin;
 mod batches;
 mod doors;
 mod failures;

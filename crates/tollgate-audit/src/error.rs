@@ -28,6 +28,10 @@ pub enum Error {
     Serve(#[from] tonic::transport::Error),
     #[error("cannot describe the service for gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    #[error("cannot read the contracts' descriptors")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    #[error("the HTTP interface names a call that there is not: {0}")]
+    Route(&'static str),
     #[error("a task of audit ended abnormally")]
     Task(#[source] tokio::task::JoinError),
 }

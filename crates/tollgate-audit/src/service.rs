@@ -29,12 +29,16 @@ use tollgate_proto::{
 };
 use tollgate_telemetry::{Metrics, Readiness};
 use tollgate_types::Millis;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::{
     Error, Store,
     consume::{Consume, chain},
     grpc::{Access, Keys, Limits, Prices, Reports},
+    http::with_http,
     lane::Lane,
     lease::Grants,
     notice::Watch,
@@ -224,14 +228,17 @@ async fn serve(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
-    Server::builder()
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(ReportsServer::new(reports))
+    let services = Routes::new(ReportsServer::new(reports))
         .add_service(AuditLogServer::new(keys.clone()))
         .add_service(KeysServer::new(keys))
         .add_service(LimitsServer::new(limits))
-        .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT))
+        .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT));
+    let services = with_http(services, LARGEST_IMPORT)?
+        .add_service(health_service)
+        .add_service(reflection);
+    Server::builder()
+        .accept_http1(true)
+        .add_routes(services)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             stop.cancelled_owned(),
