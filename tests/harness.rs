@@ -103,12 +103,14 @@ pub(crate) struct Stack {
     pub(crate) reports: String,
     pub(crate) nats_url: String,
     pub(crate) simulator: Simulator,
+    /// Address of the simulator, `http://host:port`.
+    pub(crate) provider: String,
     pub(crate) roles: Supervisor,
     pub(crate) client: Client,
     pub(crate) pool: PgPool,
     // In this order: what is used goes after what uses it.
     _nats: Nats,
-    _postgres: Postgres,
+    postgres: Postgres,
     folder: TempPaths,
     delivery_port: u16,
     _simulator_stop: tokio_util::sync::DropGuard,
@@ -160,6 +162,7 @@ impl Stack {
             reports: address(4),
             nats_url: nats.url().to_owned(),
             simulator,
+            provider: simulator_url,
             roles,
             client: Client::builder().pool_max_idle_per_host(64).build().unwrap(),
             pool: PgPoolOptions::new()
@@ -168,12 +171,17 @@ impl Stack {
                 .await
                 .unwrap(),
             _nats: nats,
-            _postgres: postgres,
+            postgres,
             folder,
             delivery_port: ports[2],
             _simulator_stop: simulator_stop,
             _over: over,
         }
+    }
+
+    /// For commands that read the ledger.
+    pub(crate) fn database_url(&self) -> &str {
+        self.postgres.url()
     }
 
     /// The usual, with a provider that follows `script`.

@@ -27,6 +27,7 @@ mod keys;
 mod limits;
 mod matrix;
 mod prices;
+mod reconcile;
 mod sdks;
 mod streams;
 mod up;

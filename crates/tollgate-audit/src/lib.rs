@@ -4,6 +4,7 @@
 //! that nobody settles, and answers cost reports over gRPC. [`Store`] is the ledger itself; writing an event twice, or
 //! late, or before the one it follows, ends in the same rows.
 
+mod bill;
 mod catalogue;
 mod chain;
 mod check;
@@ -31,6 +32,7 @@ mod upkeep;
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
+pub use bill::{Amounts, Bill, BillError, Compared, Measured, Verdict, read_bill};
 pub use catalogue::{Listed, PriceChange};
 pub use chain::{AuditEvent, Broken, verify};
 pub use check::AttemptRow;

@@ -3,6 +3,7 @@
 //! Names come from configuration and from clients. A table shows no control characters, and a spreadsheet must not take
 //! a name for a formula.
 
+use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde_json::{Map, Value};
 
 use crate::{CostRow, GroupBy};
@@ -16,6 +17,8 @@ pub enum Format {
     Csv,
     /// An array of objects; the cost is a string, as an exact decimal.
     Json,
+    /// A bar for each group, as long as its cost.
+    Chart,
 }
 
 const COLUMNS: [&str; 6] = [
@@ -34,6 +37,7 @@ pub fn render(rows: &[CostRow], by: GroupBy, format: Format) -> String {
         Format::Table => table(rows, by),
         Format::Csv => csv(rows, by),
         Format::Json => json(rows, by),
+        Format::Chart => chart(rows),
     }
 }
 
@@ -104,6 +108,35 @@ fn table(rows: &[CostRow], by: GroupBy) -> String {
     text
 }
 
+/// Cells of the longest bar.
+const BAR: i64 = 50;
+/// Parts of a cell, an eighth each.
+const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+fn chart(rows: &[CostRow]) -> String {
+    let costs: Vec<Decimal> = rows.iter().map(|row| row.cost_usd.amount()).collect();
+    let most = costs.iter().copied().max().unwrap_or_default();
+    let names: Vec<_> = rows.iter().map(|row| printable(&row.group)).collect();
+    let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
+    let name_width = width(&mut names.iter().map(|name| name.chars().count()));
+    let cost_width = width(&mut rows.iter().map(|row| row.cost_usd.to_string().len()));
+    let mut text = String::new();
+    for ((row, cost), name) in rows.iter().zip(costs).zip(names) {
+        let share = cost.checked_div(most).unwrap_or_default();
+        let eighths = (share * Decimal::from(BAR * 8)).round().to_usize().unwrap_or_default();
+        let bar = format!("{}{}", "█".repeat(eighths / 8), PARTS[eighths % 8]);
+        let (usd, calls) = (row.cost_usd.to_string(), row.calls);
+        let unpriced = match row.unpriced_calls {
+            0 => String::new(),
+            some => format!(", {some} of them unpriced"),
+        };
+        text.push_str(&format!(
+            "{name:<name_width$}  {usd:>cost_width$}  {bar}  {calls} calls{unpriced}\n"
+        ));
+    }
+    text
+}
+
 fn line(name: String, numbers: [String; 6]) -> [String; 7] {
     let [a, b, c, d, e, f] = numbers;
     [name, a, b, c, d, e, f]
@@ -170,6 +203,18 @@ mod tests {
         say "hi", all�[2J         2            10             20         12.5               0               0
         total                  1203       1234577          89032  12.73859225               1               3
         "#);
+    }
+
+    #[test]
+    fn bars_are_as_long_as_costs() {
+        insta::assert_snapshot!(render(&rows(), GroupBy::Model, Format::Chart), @r#"
+        =cmd()|' /C calc'!A0           0    1 calls, 1 of them unpriced
+        gpt-4o-mini           0.23859225  █  1200 calls
+        say "hi", all�[2J           12.5  ██████████████████████████████████████████████████  2 calls
+        "#);
+        assert_eq!(render(&[], GroupBy::Day, Format::Chart), "");
+        // Costs of nothing divide by nothing.
+        assert!(render(&rows()[..1], GroupBy::Day, Format::Chart).ends_with("0    1 calls, 1 of them unpriced\n"));
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) fn router(simulator: Simulator, stop: CancellationToken) -> Router {
         .route("/model/{model}/converse", post(converse))
         .route("/model/{model}/converse-stream", post(converse_stream))
         .route("/v1/models", get(models))
+        .route("/v1/organization/usage/completions", get(usage))
         .route("/stats", get(stats))
         .route("/calls", get(calls))
         .route("/script", get(script).put(replace_script))
@@ -166,6 +167,29 @@ async fn calls(State(app): State<App>, uri: Uri) -> Response {
         }
     }
     answer(&app.simulator.calls_since(since))
+}
+
+/// What was billed, by UTC day and model, in the form of OpenAI's usage API; of the calls that the log still has.
+async fn usage(State(app): State<App>) -> Response {
+    const DAY: u64 = 24 * 3600;
+    let mut days: BTreeMap<u64, BTreeMap<String, (u64, u64, u64)>> = BTreeMap::new();
+    for call in app.simulator.calls_since(0) {
+        if call.input_tokens + call.output_tokens > 0 {
+            let day = days.entry(call.started_ms / 1000 / DAY * DAY).or_default();
+            let sums = day.entry(call.model.unwrap_or_default()).or_default();
+            *sums = (sums.0 + 1, sums.1 + call.input_tokens, sums.2 + call.output_tokens);
+        }
+    }
+    let bucket = |(start, models): (u64, BTreeMap<String, (u64, u64, u64)>)| {
+        let result = |(model, (requests, input, output))| {
+            json!({ "object": "organization.usage.completions.result", "model": model, "num_model_requests": requests,
+                    "input_tokens": input, "output_tokens": output })
+        };
+        let results: Vec<_> = models.into_iter().map(result).collect();
+        json!({ "object": "bucket", "start_time": start, "end_time": start + DAY, "results": results })
+    };
+    let data: Vec<_> = days.into_iter().map(bucket).collect();
+    answer(&json!({ "object": "page", "data": data, "has_more": false, "next_page": null }))
 }
 
 async fn script(State(app): State<App>) -> Response {

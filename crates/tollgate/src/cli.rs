@@ -2,6 +2,7 @@
 
 mod administration;
 mod pricing;
+mod reporting;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -12,6 +13,7 @@ pub(crate) use self::{
         AuditCommand, ImportCommand, KeysCommand, LimitsCommand, PutLimitArgs, RightsArgs, TenantsCommand,
     },
     pricing::{AuditEndpoint, PricesCommand, Sheets},
+    reporting::{By, ReportCommand, ReportFormat},
 };
 use crate::{
     audit_log,
@@ -366,36 +368,6 @@ pub(crate) struct TargetName {
     pub(crate) model: Option<String>,
 }
 
-#[derive(Subcommand)]
-pub(crate) enum ReportCommand {
-    /// What was spent
-    Cost {
-        #[arg(long, value_enum, default_value_t = By::Model)]
-        by: By,
-        /// How far back: 12h, 7d, or 0 for everything
-        #[arg(long, default_value = "7d")]
-        since: String,
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-        /// Postgres; that of the running `tollgate up`, unless given
-        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-        database_url: Option<String>,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum By {
-    Day,
-    Model,
-    Provider,
-    Key,
-    Tag,
-    Hour,
-    Organisation,
-    Team,
-    User,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
     Table,
@@ -424,7 +396,7 @@ impl Cli {
             Command::Chat(args) => chat::run(args).await?,
             Command::Jobs(command) => return jobs::run(command).await,
             Command::Targets(command) => targets::run(command).await?,
-            Command::Report(command) => report::run(command).await?,
+            Command::Report(command) => return report::run(command).await,
             Command::Chaos(args) => return Box::pin(chaos::run(args)).await,
             Command::Check { file } => return Ok(check::run(&file)),
             Command::Keys(command) => keys::run(command).await?,

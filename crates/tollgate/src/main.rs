@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod prices;
+mod reconcile;
 mod report;
 mod role;
 mod running;

@@ -1,26 +1,41 @@
-//! `tollgate report`: cost reports from the ledger, straight from Postgres.
+//! `tollgate report`: what the ledger says, straight from Postgres.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use tollgate_audit::{Format as Rendering, GroupBy, Store, render};
+use tollgate_audit::{Format as Rendering, GroupBy, render};
 use tollgate_types::{Millis, Tenant};
 
 use crate::{
-    cli::{By, Format, ReportCommand},
-    running::Running,
+    cli::{By, ReportCommand, ReportFormat},
+    reconcile::{self, Reconciling},
 };
 
-pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
-    let ReportCommand::Cost {
-        by,
-        since,
-        format,
-        database_url,
-    } = command;
-    let url = database_url
-        .or_else(|| Running::find().map(|stack| stack.database_url))
-        .context("no `tollgate up` is running here; set DATABASE_URL")?;
+pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<ExitCode> {
+    let (by, since, format, store) = match command {
+        ReportCommand::Cost {
+            by,
+            since,
+            format,
+            ledger,
+        } => (by, since, format, ledger.open()?),
+        ReportCommand::Reconcile {
+            bill,
+            provider: providers,
+            tolerance,
+            all,
+            format,
+            ledger,
+        } => {
+            let how = Reconciling {
+                providers,
+                tolerance,
+                all,
+                format,
+            };
+            return reconcile::run(&bill, ledger.open()?, how).await;
+        }
+    };
     let by = match by {
         By::Day => GroupBy::Day,
         By::Model => GroupBy::Model,
@@ -33,16 +48,15 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<()> {
         By::User => GroupBy::User,
     };
     let now = Millis::now();
-    let rows = Store::connect(&url, 1)?
-        .cost(by, &Tenant::default(), start(&since, now)?, now)
-        .await?;
+    let rows = store.cost(by, &Tenant::default(), start(&since, now)?, now).await?;
     let rendering = match format {
-        Format::Table => Rendering::Table,
-        Format::Csv => Rendering::Csv,
-        Format::Json => Rendering::Json,
+        ReportFormat::Table => Rendering::Table,
+        ReportFormat::Csv => Rendering::Csv,
+        ReportFormat::Json => Rendering::Json,
+        ReportFormat::Chart => Rendering::Chart,
     };
     writeln!(std::io::stdout(), "{}", render(&rows, by, rendering).trim_end())?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The point in time that lies `since` before `now`; 0 is the beginning.
