@@ -12,7 +12,10 @@ use std::{
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row, postgres::PgPoolOptions};
-use tokio::{net::TcpListener, sync::OnceCell};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, OnceCell},
+};
 use tokio_util::sync::CancellationToken;
 use tollgate_devstack::{
     Nats, NatsOptions, Paths, Policy, Postgres, PostgresOptions, Role, RoleLog, Supervisor, SyncInterval, TempPaths,
@@ -110,7 +113,9 @@ pub(crate) struct Stack {
     pub(crate) pool: PgPool,
     // In this order: what is used goes after what uses it.
     _nats: Nats,
-    postgres: Postgres,
+    /// For tests that kill it and start it again.
+    pub(crate) postgres: Mutex<Postgres>,
+    database: String,
     folder: TempPaths,
     delivery_port: u16,
     _simulator_stop: tokio_util::sync::DropGuard,
@@ -171,7 +176,8 @@ impl Stack {
                 .await
                 .unwrap(),
             _nats: nats,
-            postgres,
+            database: postgres.url().to_owned(),
+            postgres: Mutex::new(postgres),
             folder,
             delivery_port: ports[2],
             _simulator_stop: simulator_stop,
@@ -181,7 +187,7 @@ impl Stack {
 
     /// For commands that read the ledger.
     pub(crate) fn database_url(&self) -> &str {
-        self.postgres.url()
+        &self.database
     }
 
     /// The usual, with a provider that follows `script`.

@@ -131,7 +131,7 @@ fn check(actor: &Actor, new: &NewLimit) -> Result<(), Refusal> {
 }
 
 impl Store {
-    /// Makes a limit, or replaces the one of this name. What has been spent stays.
+    /// Makes a limit, or replaces the actor's own of this name, or the one of this id. What has been spent stays.
     pub async fn put_limit(&self, actor: &Actor, new: &NewLimit) -> Result<LimitInfo, Refusal> {
         check(actor, new)?;
         let mut transaction = self.pool.begin().await?;
@@ -149,12 +149,17 @@ impl Store {
                 ));
             }
         }
-        let before = find(&mut transaction, &new.name).await?;
-        if let Some(before) = &before {
-            before.may_be_changed_by(actor)?;
+        // A name is one of those that the same tenant has given; an id is nobody else's.
+        let known = find(&mut transaction, &actor.tenant, &new.name).await?;
+        let by_id = new.name.parse::<LimitId>().ok();
+        let known = known
+            .into_iter()
+            .find(|(id, made_by)| *made_by == actor.tenant || by_id == Some(*id));
+        if known.is_none() && by_id.is_some() {
+            return Err(Refusal::NoLimit);
         }
-        let is_new = before.is_none();
-        let limit_id = before.map_or_else(LimitId::generate, |before| before.limit_id);
+        let is_new = known.is_none();
+        let limit_id = known.map_or_else(LimitId::generate, |(id, _)| id);
         let scope = &new.scope;
         let tag = scope.tag.clone().unzip();
         let put = sqlx::query_file!(
@@ -215,11 +220,10 @@ impl Store {
             ));
         }
         let mut transaction = self.pool.begin().await?;
-        let known = find(&mut transaction, limit).await?.ok_or(Refusal::NoLimit)?;
-        known.may_be_changed_by(actor)?;
+        let id = meant(&mut transaction, &actor.tenant, limit).await?;
         let changed = sqlx::query!(
             "UPDATE limits SET amount = amount + $2 WHERE limit_id = $1 AND measure = 'usd' AND amount + $2 BETWEEN 0 AND $3",
-            known.limit_id.as_uuid(),
+            id.as_uuid(),
             usd,
             Decimal::from(LARGEST),
         )
@@ -230,22 +234,18 @@ impl Store {
             return Err(Refusal::Invalid(message.to_owned()));
         }
         let detail = json!({ "usd": usd });
-        finish(transaction, actor, "limit.top_up", known.limit_id, limit, detail).await?;
-        self.limit(known.limit_id).await
+        finish(transaction, actor, "limit.top_up", id, limit, detail).await?;
+        self.limit(id).await
     }
 
     /// Ends a limit.
     pub async fn remove_limit(&self, actor: &Actor, limit: &str) -> Result<(), Refusal> {
         let mut transaction = self.pool.begin().await?;
-        let known = find(&mut transaction, limit).await?.ok_or(Refusal::NoLimit)?;
-        known.may_be_changed_by(actor)?;
-        sqlx::query!(
-            "UPDATE limits SET removed = true, name = name || ' ' || limit_id WHERE limit_id = $1",
-            known.limit_id.as_uuid()
-        )
-        .execute(&mut *transaction)
-        .await?;
-        finish(transaction, actor, "limit.remove", known.limit_id, limit, json!({})).await
+        let id = meant(&mut transaction, &actor.tenant, limit).await?;
+        sqlx::query!("UPDATE limits SET removed = true WHERE limit_id = $1", id.as_uuid())
+            .execute(&mut *transaction)
+            .await?;
+        finish(transaction, actor, "limit.remove", id, limit, json!({})).await
     }
 
     /// The limits within a tenant, and how they stand.
@@ -353,38 +353,40 @@ impl Store {
     }
 }
 
-/// What a change has to know of a limit.
-struct Known {
-    limit_id: LimitId,
-    made_by: Tenant,
-}
-
-impl Known {
-    fn may_be_changed_by(&self, actor: &Actor) -> Result<(), Refusal> {
-        if actor.tenant.contains(&self.made_by) {
-            Ok(())
-        } else {
-            // Whether there is one is not told.
-            Err(Refusal::NoLimit)
-        }
-    }
-}
-
-/// The limit of this name, held until the transaction ends.
-async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<Known>, Refusal> {
-    let row = sqlx::query!(
-        "SELECT limit_id, by_organisation, by_team FROM limits WHERE name = $1 AND NOT removed FOR NO KEY UPDATE",
-        name
+/// The limits of this name or id that were made from within the tenant, its own first, held until the transaction ends.
+async fn find(connection: &mut PgConnection, tenant: &Tenant, name: &str) -> Result<Vec<(LimitId, Tenant)>, Refusal> {
+    let rows = sqlx::query!(
+        "SELECT limit_id, by_organisation, by_team FROM limits
+         WHERE (name = $1 OR limit_id = $2) AND NOT removed
+           AND ($3::text IS NULL OR by_organisation = $3) AND ($4::text IS NULL OR by_team = $4)
+         ORDER BY by_organisation NULLS FIRST, by_team NULLS FIRST LIMIT 2 FOR NO KEY UPDATE",
+        name,
+        name.parse::<LimitId>().ok().map(|id| id.as_uuid()),
+        tenant.organisation,
+        tenant.team,
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(row.map(|row| Known {
-        limit_id: row.limit_id.into(),
-        made_by: Tenant {
+    let found = rows.into_iter().map(|row| {
+        let made_by = Tenant {
             organisation: row.by_organisation,
             team: row.by_team,
-        },
-    }))
+        };
+        (row.limit_id.into(), made_by)
+    });
+    Ok(found.collect())
+}
+
+/// The one limit that is meant: by its id, or by its name the tenant's own, or else the only one within it.
+async fn meant(connection: &mut PgConnection, tenant: &Tenant, name: &str) -> Result<LimitId, Refusal> {
+    match find(connection, tenant, name).await?.as_slice() {
+        [] => Err(Refusal::NoLimit),
+        [(id, _)] => Ok(*id),
+        [(id, made_by), ..] if made_by == tenant => Ok(*id),
+        _ => Err(Refusal::Taken(
+            "several limits have this name: give the id of the one that is meant",
+        )),
+    }
 }
 
 /// Counts the revision up, writes the event, and commits.

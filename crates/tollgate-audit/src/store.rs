@@ -59,7 +59,16 @@ impl Store {
         let options = PgConnectOptions::from_str(database_url)?.application_name("tollgate-audit");
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_LIMIT);
+            .acquire_timeout(ACQUIRE_LIMIT)
+            .after_connect(|connection, _| {
+                // An event is acknowledged once it is committed; a server that was told to be quick and not sure would lose
+                // the last ones when it is killed.
+                let sure = sqlx::query_scalar!(
+                    "SELECT set_config('synchronous_commit', 'on', false)
+                     WHERE current_setting('synchronous_commit') = 'off'"
+                );
+                Box::pin(async move { sure.fetch_optional(connection).await.map(drop) })
+            });
         Ok(Self {
             pool: pool.connect_lazy_with(options),
             lists: Arc::default(),

@@ -35,7 +35,8 @@ pub struct PostgresOptions {
     pub prefer: Prefer,
     /// `None`: a free one.
     pub port: Option<u16>,
-    /// False gives up safety against power failures for speed. A killed server loses nothing either way.
+    /// False gives up safety for speed: against power failures, and against a kill of the server for sessions that do not ask for
+    /// `synchronous_commit` themselves.
     pub durable: bool,
     pub max_connections: u32,
     pub progress: Progress,
