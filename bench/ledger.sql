@@ -12,6 +12,7 @@ SELECT name AS partition FROM ledger_partitions ORDER BY ends DESC LIMIT 1 \gset
 
 \echo == :rows calls are made, without their sums
 ALTER TABLE attempts DISABLE TRIGGER usage_of_new_attempts;
+ALTER TABLE attempts DISABLE TRIGGER usage_parts_of_new_attempts;
 INSERT INTO attempts (
     attempt_id, request_id, generation, retry, provider, provider_model, model, key_id, key_name, tags, dialect, operation,
     stream, started_at, deadline_at, estimated_input_tokens, max_output_tokens, state, outcome, provider_status, served_model,
@@ -33,6 +34,7 @@ FROM (
     FROM generate_series(0, :rows - 1) AS n
 ) AS calls;
 ALTER TABLE attempts ENABLE TRIGGER usage_of_new_attempts;
+ALTER TABLE attempts ENABLE TRIGGER usage_parts_of_new_attempts;
 ANALYZE attempts;
 SELECT
     pg_size_pretty(pg_total_relation_size(:'partition')) AS size,
@@ -42,6 +44,7 @@ SELECT
 SELECT usage_rebuild(:'month', :'after');
 ANALYZE usage_slots;
 ANALYZE usage_tags;
+ANALYZE usage_parts;
 SELECT count(*) AS slots, sum(calls) AS calls, sum(cost_usd) AS usd, pg_size_pretty(pg_total_relation_size('usage_slots')) AS size
 FROM usage_slots WHERE slot >= :'month';
 \echo == the same from the calls
@@ -56,9 +59,13 @@ SELECT count(*) AS by_organisation FROM cost_by_organisation WHERE day >= :'mont
 SELECT count(*) AS by_team FROM cost_by_team WHERE day >= :'month'::date;
 SELECT count(*) AS by_key FROM cost_by_key WHERE day >= :'month'::date;
 SELECT count(*) AS by_tag FROM cost_by_tag WHERE day >= :'month'::date;
-\echo == those that read the calls
 SELECT count(*) AS unit_prices FROM unit_prices_paid WHERE day >= :'month'::date;
 SELECT count(*) AS focus FROM focus_export WHERE "ChargePeriodStart" >= :'month';
+SELECT count(*) AS cache_savings FROM cache_savings WHERE day >= :'month'::date;
+\echo == those that read the calls
+SELECT count(*) AS retries FROM cost_of_retries WHERE day >= :'month'::date;
+SELECT count(*) AS unpriced FROM unpriced_calls WHERE day >= :'month'::date;
+SELECT count(*) AS orphaned FROM orphaned_calls WHERE day >= :'month'::date;
 
 \echo == the month is dropped
 SELECT ledger_forget(:'after') AS months;

@@ -291,4 +291,5 @@ def main(parts):
             [ingress.process.kill() for ingress in ingresses]
 
 
-main(sys.argv[1:] or ["cost", "budget", "rate"])
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["cost", "budget", "rate"])

@@ -85,4 +85,5 @@ def main():
             print(f"in all {sum(shares.values()):.0f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -61,6 +61,9 @@ const SUMS: &str = "SELECT concat_ws(' ', slot, organisation, team, key_name, mo
                     FROM usage_slots ORDER BY 1";
 const TAGS: &str = "SELECT concat_ws(' ', slot, organisation, name, value, calls, unpriced_calls, orphaned_calls,
                                      input_tokens, output_tokens, trim_scale(cost_usd)) FROM usage_tags ORDER BY 1";
+const PARTS: &str = "SELECT concat_ws(' ', day, organisation, team, key_name, model, provider, tier, unit, trim_scale(rate_usd),
+                                      quantity, trim_scale(usd), trim_scale(billed_usd), trim_scale(saved_usd))
+                     FROM usage_parts WHERE (quantity, billed_usd) <> (0, 0) ORDER BY 1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
@@ -125,12 +128,15 @@ async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
          cost_usd AS cost FROM usage_slots",
     );
     assert_eq!(database.text(&of_the_sums).await, database.text(&of_the_ledger).await);
+    let parts = database.texts(PARTS).await;
     // Made anew from the ledger they are the same, to the last digit.
     database
         .run("SELECT usage_rebuild('-infinity', 'infinity')")
         .await
         .unwrap();
     assert_eq!((database.texts(SUMS).await, database.texts(TAGS).await), (sums, tags));
+    assert_eq!(database.texts(PARTS).await, parts);
+    assert_eq!(parts.len(), 8, "{parts:#?}");
 }
 
 /// What one ingress replica thinks that it has.
