@@ -35,6 +35,13 @@ impl Store {
         Ok(attempts.collect())
     }
 
+    /// Sums and leases that are not what the ledger says, by name.
+    pub async fn wrong_sums(&self) -> Result<Vec<String>, Error> {
+        Ok(sqlx::query_file_scalar!("queries/check_sums.sql")
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
     /// Every accepted job and its state, in no order.
     pub async fn all_jobs(&self) -> Result<Vec<(JobId, String)>, Error> {
         let rows = sqlx::query_file!("queries/check_jobs.sql")

@@ -61,7 +61,8 @@ const SUMS: &str = "SELECT concat_ws(' ', slot, organisation, team, key_name, mo
                     FROM usage_slots ORDER BY 1";
 const TAGS: &str = "SELECT concat_ws(' ', slot, organisation, name, value, calls, unpriced_calls, orphaned_calls,
                                      input_tokens, output_tokens, trim_scale(cost_usd)) FROM usage_tags ORDER BY 1";
-const PARTS: &str = "SELECT concat_ws(' ', day, organisation, team, key_name, model, provider, tier, unit, trim_scale(rate_usd),
+const PARTS: &str =
+    "SELECT concat_ws(' ', day, organisation, team, key_name, model, provider, tier, unit, trim_scale(rate_usd),
                                       quantity, trim_scale(usd), trim_scale(billed_usd), trim_scale(saved_usd))
                      FROM usage_parts WHERE (quantity, billed_usd) <> (0, 0) ORDER BY 1";
 

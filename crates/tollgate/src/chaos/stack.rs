@@ -3,17 +3,22 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use rust_decimal::Decimal;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
 };
-use tollgate_audit::Store;
+use tollgate_audit::{Actor, NewLimit, Store};
 use tollgate_devstack::{
     Nats, NatsOptions, Paths, Policy, Postgres, PostgresOptions, Role, RoleLog, RoleState, Supervisor, TempPaths,
     free_port,
 };
 use tollgate_simulator::{Script, Simulator};
+use tollgate_types::{
+    Grant, KeyId, Tenant,
+    limit::{Measure, Period, Scope, WhenAway},
+};
 
 use super::{
     load::{ALONE, Load, SPARED},
@@ -97,6 +102,9 @@ impl Stack {
         let (processes, doors) = launch.all()?;
         let names: Vec<String> = processes.iter().map(|role| role.name.clone()).collect();
         let (roles, _) = Supervisor::start(processes, POLICY);
+        Store::connect(postgres.url(), 1)?
+            .put_limit(&nobody(), &purse())
+            .await?;
         if !roles.all_ready(READY).await {
             bail!("not every role became ready; see the logs in {}", folder.data.display());
         }
@@ -169,11 +177,50 @@ impl Stack {
         }
     }
 
+    /// Waits until no replica has anything of the budget in hand; what was spent of it, and what is in hand still.
+    pub(super) async fn budget(&self, patience: Duration) -> anyhow::Result<(Decimal, Decimal)> {
+        let store = self.store()?;
+        let begun = Instant::now();
+        loop {
+            let limits = store.limits(&Tenant::default()).await?;
+            let purse = limits.first().context("the budget is gone")?;
+            if purse.leased.is_zero() || begun.elapsed() > patience {
+                return Ok((purse.spent, purse.leased));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     pub(super) async fn stop(self) {
         if let Some(roles) = Arc::into_inner(self.roles) {
             roles.stop(STOP).await;
         }
         let _ = tokio::join!(self.nats.stop(), self.postgres.stop());
+    }
+}
+
+/// A budget that is never spent, so that every call is reserved for and settled; without audit calls go on.
+fn purse() -> NewLimit {
+    NewLimit {
+        name: "purse".to_owned(),
+        scope: Scope::default(),
+        measure: Measure::Usd,
+        amount: Decimal::from(1_000_000),
+        period: Some(Period::Total),
+        time_zone: None,
+        window_seconds: None,
+        when_away: WhenAway::Allow,
+        notify_at: Vec::new(),
+        webhook: None,
+    }
+}
+
+fn nobody() -> Actor {
+    Actor {
+        key_id: KeyId::generate(),
+        name: "chaos".to_owned(),
+        tenant: Tenant::default(),
+        grant: Grant::default(),
     }
 }
 
@@ -244,7 +291,7 @@ fn configuration(key: &str, provider: &str, spare: &str) -> String {
   - {{name: chaos, hash: 'sha256:{hash}', permissions: [complete, report]}}
 providers:
   - {{name: simulator, base_url: '{provider}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
-  - {{name: spare, base_url: '{spare}/v1', api_key: 'env:CHAOS_KEY', concurrency: 128}}
+  - {{name: spare, base_url: '{spare}/v1', price_list: simulator, api_key: 'env:CHAOS_KEY', concurrency: 128}}
 models:
   - {{name: {ALONE}, targets: [{{provider: simulator, model: sim-mini}}, {{provider: simulator, model: sim-large}}]}}
   - name: {SPARED}
