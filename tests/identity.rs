@@ -271,6 +271,12 @@ async fn a_role_of_a_token_is_what_it_may_administer() {
     let mut limits = LimitsClient::new(channel(&stack.reports).await);
     let state = limits.top_up(bearer(top, &approver)).await.unwrap().into_inner();
     assert_eq!(state.limit.as_ref().unwrap().amount, "7.5");
+    let back = TopUpRequest {
+        limit: "house".to_owned(),
+        usd: "-1".to_owned(),
+    };
+    let refused = limits.top_up(bearer(back, &approver)).await;
+    assert_eq!(refused.unwrap_err().code(), Denied);
     let put = PutLimitRequest { limit: state.limit };
     let refused = limits.put(bearer(put, &approver)).await;
     assert_eq!(refused.unwrap_err().code(), Denied);

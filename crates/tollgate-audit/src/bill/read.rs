@@ -8,6 +8,9 @@ use chrono::{DateTime, NaiveDate};
 use rust_decimal::Decimal;
 use serde_json::{Map, Value};
 
+/// Largest amount of anything on a line.
+const LARGEST: i64 = 1_000_000_000_000_000;
+
 /// A quantity of each measure that a bill may have; absent where it says nothing of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -99,9 +102,9 @@ fn day(text: &str) -> Option<NaiveDate> {
 
 fn amount(text: &str) -> Option<Decimal> {
     let plain = text.trim().trim_start_matches('$').replace(',', "");
-    Decimal::from_str(&plain)
-        .or_else(|_| Decimal::from_scientific(&plain))
-        .ok()
+    let read = Decimal::from_str(&plain).or_else(|_| Decimal::from_scientific(&plain));
+    // Far above any bill, and far below where sums would overflow.
+    read.ok().filter(|amount| amount.abs() <= Decimal::from(LARGEST))
 }
 
 fn count(text: &str) -> Option<u64> {
@@ -140,6 +143,7 @@ fn read_result(result: &Map<String, Value>, place: &str) -> Result<(String, Amou
             None | Some(Value::Null) => Ok(0),
             Some(value) => value
                 .as_u64()
+                .filter(|number| *number <= LARGEST.unsigned_abs())
                 .ok_or_else(|| wrong(place, format!("{name}: expected a whole number"))),
         }
     };

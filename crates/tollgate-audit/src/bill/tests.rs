@@ -109,6 +109,11 @@ fn what_is_no_bill_is_told_with_its_place() {
         ("day,cost\n2026-03-01,1\nnever,1\n", "line 3: day: expected a day"),
         ("day,cost\n2026-03-01,much\n", "line 2: usd: expected a number"),
         (
+            "day,cost\n2026-03-01,79000000000000000000000000000\n",
+            "line 2: usd: expected a number",
+        ),
+        ("day,cost\n2026-03-01,1e999999999\n", "line 2: usd: expected a number"),
+        (
             "day,input_tokens\n2026-03-01,1.5\n",
             "line 2: input: expected a whole number",
         ),

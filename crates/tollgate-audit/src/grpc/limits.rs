@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tollgate_config::schema::Permission;
 use tollgate_proto::v1;
 use tollgate_types::{
-    Failure, Millis, Tenant,
+    ErrorCode, Failure, Millis, Tenant,
     limit::{Scope, WhenAway},
 };
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -173,6 +173,10 @@ impl Limits {
         let permissions = [Permission::Keys, Permission::Approve];
         let actor = Actor::of(&*self.access.any(metadata, &permissions).await?);
         let usd = amount("usd", &wire.usd)?;
+        if usd.is_sign_negative() && !actor.grant.may(Permission::Keys) {
+            let message = "who approves can allow more, and takes nothing back";
+            return Err(Failure::new(ErrorCode::PermissionDenied, message));
+        }
         Ok(self.store.top_up(&actor, &wire.limit, usd).await?.into())
     }
 
