@@ -55,6 +55,7 @@ SELECT count(*) AS by_day FROM cost_by_day WHERE day >= :'month'::date;
 SELECT count(*) AS by_hour FROM cost_by_hour WHERE hour >= :'month';
 SELECT count(*) AS by_model FROM cost_by_model WHERE day >= :'month'::date;
 SELECT count(*) AS by_provider FROM cost_by_provider WHERE day >= :'month'::date;
+SELECT count(*) AS by_region FROM cost_by_region WHERE day >= :'month'::date;
 SELECT count(*) AS by_organisation FROM cost_by_organisation WHERE day >= :'month'::date;
 SELECT count(*) AS by_team FROM cost_by_team WHERE day >= :'month'::date;
 SELECT count(*) AS by_key FROM cost_by_key WHERE day >= :'month'::date;

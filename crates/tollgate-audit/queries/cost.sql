@@ -43,6 +43,7 @@ SELECT
             WHEN 'hour' THEN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00')
             WHEN 'model' THEN model
             WHEN 'provider' THEN provider
+            WHEN 'region' THEN provider_region(provider, at)
             WHEN 'key' THEN key_name
             WHEN 'organisation' THEN organisation
             WHEN 'team' THEN nullif(organisation, '') || '/' || nullif(team, '')

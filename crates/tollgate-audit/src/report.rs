@@ -28,6 +28,8 @@ pub enum GroupBy {
     Team,
     /// The callers' own users.
     User,
+    /// Where the provider served.
+    Region,
 }
 
 impl GroupBy {
@@ -44,6 +46,7 @@ impl GroupBy {
             Self::Organisation => "organisation",
             Self::Team => "team",
             Self::User => "user",
+            Self::Region => "region",
         }
     }
 
@@ -61,6 +64,7 @@ impl GroupBy {
             v1::GroupBy::Organisation => Some(Self::Organisation),
             v1::GroupBy::Team => Some(Self::Team),
             v1::GroupBy::User => Some(Self::User),
+            v1::GroupBy::Region => Some(Self::Region),
         }
     }
 }
@@ -77,6 +81,7 @@ impl From<GroupBy> for v1::GroupBy {
             GroupBy::Organisation => Self::Organisation,
             GroupBy::Team => Self::Team,
             GroupBy::User => Self::User,
+            GroupBy::Region => Self::Region,
         }
     }
 }

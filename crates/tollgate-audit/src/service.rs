@@ -88,6 +88,10 @@ impl Service {
         readiness: Readiness,
     ) -> Result<Self, Error> {
         let (request_timeout, lists) = (config.ingress.request_timeout, config.price_lists().collect());
+        let regions = config
+            .price_lists()
+            .map(|(provider, _, region)| (provider, region))
+            .collect();
         let webhooks = config.ingress.webhooks.secret.is_some();
         let claim_to_start = CLAIM_TO_START + config.worker.ledger_timeout;
         let config = &config.audit;
@@ -133,6 +137,7 @@ impl Service {
         let upkeep = Upkeep {
             store: store.clone(),
             keep: config.keep_months,
+            regions,
         };
         let watch = Watch {
             store: store.clone(),

@@ -1,4 +1,5 @@
-//! Keeps the ledger's partitions: makes those of the months to come, and forgets those that are older than they have to be.
+//! Keeps the ledger's partitions: makes those of the months to come, and forgets those that are older than they have to be. And
+//! tells the database where providers serve.
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct Upkeep {
     pub(crate) store: Store,
     /// How many months calls are kept; for ever if none is given.
     pub(crate) keep: Option<u32>,
+    /// Of each provider of the configuration.
+    pub(crate) regions: Vec<(String, Option<String>)>,
 }
 
 impl Upkeep {
@@ -36,6 +39,7 @@ impl Upkeep {
     }
 
     async fn look(&self, now: DateTime<Utc>) -> Result<(), Error> {
+        self.store.note_regions(&self.regions).await?;
         let made = self.store.make_partitions(now + AHEAD).await?;
         if made > 0 {
             tracing::info!(partitions = made, "the ledger has room for the months to come");
@@ -51,6 +55,23 @@ impl Upkeep {
 }
 
 impl Store {
+    /// Writes down where providers serve from now on, for reports; what was so before stays so.
+    pub async fn note_regions(&self, regions: &[(String, Option<String>)]) -> Result<(), Error> {
+        let (providers, regions): (Vec<String>, Vec<Option<String>>) = regions.iter().cloned().unzip();
+        sqlx::query!(
+            "INSERT INTO provider_regions (provider, since, region)
+             SELECT p.provider, usage_slot(now()), p.region FROM unnest($1::text[], $2::text[]) AS p (provider, region)
+             WHERE (SELECT r.region IS NOT DISTINCT FROM p.region FROM provider_regions r
+                    WHERE r.provider = p.provider ORDER BY r.since DESC LIMIT 1) IS NOT TRUE
+             ON CONFLICT (provider, since) DO UPDATE SET region = excluded.region",
+            &providers,
+            &regions as &[Option<String>],
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Makes the partitions of all months up to that of `until`; of how many.
     pub async fn make_partitions(&self, until: DateTime<Utc>) -> Result<u32, Error> {
         let made = sqlx::query_scalar!(r#"SELECT ledger_make_partitions($1) AS "made!""#, until);

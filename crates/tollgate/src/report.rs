@@ -46,6 +46,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<ExitCode> {
         By::Organisation => GroupBy::Organisation,
         By::Team => GroupBy::Team,
         By::User => GroupBy::User,
+        By::Region => GroupBy::Region,
     };
     let now = Millis::now();
     let rows = store.cost(by, &Tenant::default(), start(&since, now)?, now).await?;

@@ -63,6 +63,23 @@ fn row(group: &str, calls: u64, cost: &str, unpriced_calls: u64) -> CostRow {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_grouping_equals_the_sum_by_hand() {
     let database = filled().await;
+    let region = |provider: &str, region: Option<&str>| (provider.to_owned(), region.map(str::to_owned));
+    // Twice the same is once; what is so before it was known counts for all that was before.
+    for _ in 0..2 {
+        let regions = [region("simulator", Some("eu-central-1")), region("elsewhere", None)];
+        database.store.note_regions(&regions).await.unwrap();
+    }
+    assert_eq!(
+        database.texts("SELECT count(*)::text FROM provider_regions").await,
+        ["2"]
+    );
+    database
+        .run("INSERT INTO provider_regions VALUES ('p', '2026-03-01', 'a'), ('p', '2026-03-02', NULL), ('p', '2026-03-03', 'c')")
+        .await
+        .unwrap();
+    let moved = "SELECT coalesce(provider_region('p', at), '-') FROM unnest(
+                 '{2026-02-01, 2026-03-01, 2026-03-02 12:00, 2026-03-03, 2027-01-01}'::timestamptz[]) AS at";
+    assert_eq!(database.texts(moved).await, ["a", "a", "-", "c", "c"]);
     let cases = [
         (
             GroupBy::Day,
@@ -94,6 +111,10 @@ async fn each_grouping_equals_the_sum_by_hand() {
             vec![row("acme/ops", 2, "0.00024", 1), row("acme/web", 2, "0.00048", 0)],
         ),
         (GroupBy::User, vec![row("u-1", 4, "0.00072", 1)]),
+        (
+            GroupBy::Region,
+            vec![row("", 1, "0", 1), row("eu-central-1", 3, "0.00072", 0)],
+        ),
     ];
     for (by, expected) in cases {
         assert_eq!(

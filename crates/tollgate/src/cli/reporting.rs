@@ -74,6 +74,7 @@ pub(crate) enum By {
     Organisation,
     Team,
     User,
+    Region,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
