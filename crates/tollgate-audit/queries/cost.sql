@@ -1,12 +1,20 @@
--- What completed calls cost, by a group; those of one tenant, or of all. Whole quarters of an hour are in the sums, what is left at both ends of
--- the time is read from the ledger; so is all of it for groups that the sums do not have.
-WITH bounds AS (
+-- What completed calls cost, by a group; those of one tenant, or of all. Whole quarters of an hour are in the sums, of users whole days; what is
+-- left at both ends of the time is read from the ledger, and so is all of it for groups that the sums do not have.
+WITH kind AS (
     SELECT
-        CASE WHEN summed THEN least(usage_slot($1::timestamptz + interval '15 minutes' - interval '1 microsecond'), $2) ELSE $2 END AS first,
-        CASE WHEN summed
-            THEN greatest(usage_slot($2::timestamptz), least(usage_slot($1::timestamptz + interval '15 minutes' - interval '1 microsecond'), $2))
-            ELSE $2 END AS last
-    FROM (SELECT $3 <> 'user' AND ($3 <> 'tag' OR $5::text IS NULL) AS summed) AS kind
+        CASE WHEN $3 = 'user' THEN interval '1 day' ELSE interval '15 minutes' END AS slot,
+        $3 <> 'tag' OR $5::text IS NULL AS summed
+), whole AS (
+    SELECT
+        summed,
+        date_bin(slot, $1::timestamptz + slot - interval '1 microsecond', '2000-01-01 00:00:00+00') AS first,
+        date_bin(slot, $2::timestamptz, '2000-01-01 00:00:00+00') AS last
+    FROM kind
+), bounds AS (
+    SELECT
+        CASE WHEN summed THEN least(first, $2) ELSE $2 END AS first,
+        CASE WHEN summed THEN greatest(last, least(first, $2)) ELSE $2 END AS last
+    FROM whole
 ), rest AS (
     SELECT l.* FROM ledger l, bounds
     WHERE l.state <> 'open'
@@ -16,7 +24,13 @@ WITH bounds AS (
         slot AS at, organisation, team, key_name, model, provider, NULL AS end_user, NULL AS tag, calls, input_tokens,
         output_tokens, cost_usd, unpriced_calls, orphaned_calls
     FROM usage_slots, bounds
-    WHERE $3 <> 'tag' AND slot >= bounds.first AND slot < bounds.last
+    WHERE $3 NOT IN ('tag', 'user') AND slot >= bounds.first AND slot < bounds.last
+    UNION ALL
+    SELECT
+        day::timestamp AT TIME ZONE 'UTC', organisation, team, NULL, NULL, NULL, end_user, NULL, calls, input_tokens,
+        output_tokens, cost_usd, unpriced_calls, orphaned_calls
+    FROM usage_users, bounds
+    WHERE $3 = 'user' AND day >= (bounds.first AT TIME ZONE 'UTC')::date AND day < (bounds.last AT TIME ZONE 'UTC')::date
     UNION ALL
     SELECT
         slot, organisation, NULL, NULL, NULL, NULL, NULL, name || '=' || value, calls, input_tokens, output_tokens, cost_usd,

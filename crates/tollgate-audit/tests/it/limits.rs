@@ -6,9 +6,10 @@ use rust_decimal::Decimal;
 use tollgate_audit::{Actor, Asked, LimitInfo, NewLimit};
 use tollgate_types::{
     AttemptId, Grant, Hold, KeyId, LeaseId, LimitId, Millis, RequestId, Tenant, Usage, UsageSource,
-    ledger::{Attempt, LedgerEvent},
+    ledger::{Attempt, AttemptOutcome, LedgerEvent},
     limit::{Measure, Period, Scope, WhenAway},
 };
+use uuid::Uuid;
 
 use crate::support::{Database, START, attempt, caller, settlement};
 
@@ -61,10 +62,45 @@ const SUMS: &str = "SELECT concat_ws(' ', slot, organisation, team, key_name, mo
                     FROM usage_slots ORDER BY 1";
 const TAGS: &str = "SELECT concat_ws(' ', slot, organisation, name, value, calls, unpriced_calls, orphaned_calls,
                                      input_tokens, output_tokens, trim_scale(cost_usd)) FROM usage_tags ORDER BY 1";
+const USERS: &str =
+    "SELECT concat_ws(' ', day, organisation, team, end_user, calls, unpriced_calls, orphaned_calls, input_tokens,
+                                      output_tokens, trim_scale(cost_usd)) FROM usage_users ORDER BY 1";
 const PARTS: &str =
     "SELECT concat_ws(' ', day, organisation, team, key_name, model, provider, tier, unit, trim_scale(rate_usd),
                                       quantity, trim_scale(usd), trim_scale(billed_usd), trim_scale(saved_usd))
                      FROM usage_parts WHERE (quantity, billed_usd) <> (0, 0) ORDER BY 1";
+/// Views, and what they are without sums and indexes.
+const PLAINLY: [(&str, &str); 4] = [
+    (
+        "cost_by_user",
+        "SELECT day, organisation, team, end_user, count(*), sum(input_tokens), sum(output_tokens), coalesce(sum(cost_usd), 0),
+                count(*) FILTER (WHERE cost_usd IS NULL), count(*) FILTER (WHERE state = 'orphaned')
+         FROM ledger WHERE state <> 'open' AND end_user IS NOT NULL GROUP BY 1, 2, 3, 4",
+    ),
+    (
+        "unpriced_calls",
+        "SELECT day, provider, provider_model, coalesce(served_model, provider_model), key_id, key_name, count(*),
+                sum(input_tokens), sum(output_tokens)
+         FROM ledger WHERE state <> 'open' AND cost_usd IS NULL GROUP BY 1, 2, 3, 4, 5, 6",
+    ),
+    (
+        "orphaned_calls",
+        "SELECT day, provider, model, key_id, key_name, count(*), sum(input_tokens), sum(output_tokens),
+                coalesce(sum(cost_usd), 0)
+         FROM ledger WHERE state = 'orphaned' GROUP BY 1, 2, 3, 4, 5",
+    ),
+    (
+        "cost_of_retries",
+        "SELECT day, model, count(*) FILTER (WHERE calls > 1), sum(calls - 1), count(*) FILTER (WHERE NOT answered),
+                sum(lost_usd), sum(cost_usd)
+         FROM (
+             SELECT day, model, request_id, count(*) AS calls, coalesce(sum(cost_usd), 0) AS cost_usd,
+                    bool_or(outcome = 'answered') AS answered,
+                    coalesce(sum(cost_usd) FILTER (WHERE NOT hedge AND outcome IS DISTINCT FROM 'answered'), 0) AS lost_usd
+             FROM ledger WHERE state <> 'open' GROUP BY 1, 2, 3
+         ) AS tried GROUP BY 1, 2",
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
@@ -81,8 +117,19 @@ async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
         if lots.below(3) == 0 {
             attempt.caller.tenant = Tenant::default();
         }
+        attempt.caller.user = [None, Some("u-1"), Some("u-2")][usize::try_from(number % 3).unwrap()].map(str::to_owned);
+        attempt.generation = 0;
+        // One call in four is a request's second.
+        if number % 4 == 0 {
+            attempt.request_id = RequestId::from(Uuid::from_u128((number - 1) << 64));
+            (attempt.generation, attempt.retry, attempt.hedge) =
+                [(0, 1, false), (1, 0, false), (0, 0, true)][usize::try_from(lots.below(3)).unwrap()];
+        }
         let mut end = settlement();
         end.served_model = None;
+        if lots.below(4) == 0 {
+            end.outcome = AttemptOutcome::Failed;
+        }
         end.usage.input_tokens = lots.below(100_000);
         end.usage.output_tokens = lots.below(1000);
         if lots.below(10) == 0 {
@@ -130,6 +177,8 @@ async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
     );
     assert_eq!(database.text(&of_the_sums).await, database.text(&of_the_ledger).await);
     let parts = database.texts(PARTS).await;
+    let users = database.texts(USERS).await;
+    assert!(users.len() >= 4, "{users:#?}");
     // Made anew from the ledger they are the same, to the last digit.
     database
         .run("SELECT usage_rebuild('-infinity', 'infinity')")
@@ -137,7 +186,15 @@ async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
         .unwrap();
     assert_eq!((database.texts(SUMS).await, database.texts(TAGS).await), (sums, tags));
     assert_eq!(database.texts(PARTS).await, parts);
+    assert_eq!(database.texts(USERS).await, users);
     assert_eq!(parts.len(), 8, "{parts:#?}");
+    // Reports that do not read every call say what doing so says.
+    for (view, plain) in PLAINLY {
+        let rows = |from: &str| format!("SELECT rows::text FROM ({from}) AS rows ORDER BY 1");
+        let told = database.texts(&rows(&format!("SELECT * FROM {view}"))).await;
+        assert!(!told.is_empty(), "{view}");
+        assert_eq!(told, database.texts(&rows(plain)).await, "{view}");
+    }
 }
 
 /// What one ingress replica thinks that it has.
@@ -494,6 +551,11 @@ async fn months_go_at_once_and_what_they_cost_stays() {
         "0"
     );
     assert_eq!(database.text(cost).await, sums);
+    // Of months without calls there are no users, and nothing is said of what was tried again.
+    for view in ["cost_by_user", "cost_of_retries"] {
+        let days = format!("SELECT count(DISTINCT day)::text FROM {view}");
+        assert_eq!(database.text(&days).await, "3", "{view}");
+    }
     // What is there is still nobody's to change, whichever way.
     for table in database.texts(places).await {
         for change in [

@@ -406,6 +406,7 @@ async fn a_report_of_any_time_is_the_sum_over_the_ledger() {
     };
     // Within a quarter of an hour, over its edges, on them, and without end.
     let quarter = START.0 - START.0 % (15 * minute) + 15 * minute;
+    let day = START.0 - START.0 % (24 * 60 * minute);
     let times = [
         (0, u64::MAX),
         (START.0 + 3 * minute, START.0 + 5 * minute),
@@ -414,6 +415,8 @@ async fn a_report_of_any_time_is_the_sum_over_the_ledger() {
         (quarter + 1, quarter + 15 * minute),
         (quarter, quarter + 1),
         (quarter + 5 * minute, quarter),
+        (day, day + 24 * 60 * minute),
+        (day + 1, day + 2 * 24 * 60 * minute),
     ];
     for (since, until) in times {
         for (tenant, filter) in [
