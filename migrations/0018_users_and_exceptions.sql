@@ -170,21 +170,32 @@ FROM ledger
 WHERE state = 'orphaned' AND attempt_id IN (SELECT attempt_id FROM attempts WHERE state = 'orphaned')
 GROUP BY 1, 2, 3, 4, 5;
 
--- A request whose only call was answered adds nothing but its cost.
+-- Of all calls only those are read that are not a request's first, or not answered; and of requests whose first call was answered and that
+-- had others, that one. A request whose only call was answered adds nothing but its cost.
 CREATE OR REPLACE VIEW cost_of_retries AS
-WITH tried AS (
+WITH beside AS MATERIALIZED (
+    SELECT
+        (a.started_at AT TIME ZONE 'UTC')::date AS day, a.model, a.request_id, a.hedge,
+        a.retry = 0 AND a.generation = 0 AND NOT a.hedge AS first,
+        coalesce(a.outcome, c.outcome)         AS outcome,
+        CASE WHEN c.attempt_id IS NULL THEN a.cost_usd ELSE coalesce(a.cost_usd, 0) + c.cost_usd_delta END AS cost_usd
+    FROM attempts a LEFT JOIN attempt_corrections c ON c.attempt_id = a.attempt_id
+    WHERE a.state <> 'open'
+      AND (a.retry > 0 OR a.generation > 0 OR a.hedge OR a.outcome IS DISTINCT FROM 'answered')
+), answered_at_first AS (
+    SELECT (f.started_at AT TIME ZONE 'UTC')::date AS day, f.model, f.request_id, false, true, f.outcome, f.cost_usd
+    FROM (SELECT request_id FROM beside GROUP BY 1 HAVING NOT bool_or(first)) AS b
+    JOIN attempts f USING (request_id)
+    WHERE f.outcome = 'answered' AND f.retry = 0 AND f.generation = 0 AND NOT f.hedge
+), tried AS (
     SELECT
         day, model, request_id,
         count(*)                                              AS calls,
         coalesce(sum(cost_usd) FILTER (WHERE NOT hedge AND outcome IS DISTINCT FROM 'answered'), 0) AS lost_usd,
         bool_or(outcome = 'answered')                         AS answered
-    FROM ledger
-    WHERE state <> 'open' AND request_id IN (
-        SELECT request_id FROM attempts
-        WHERE state <> 'open' AND (retry > 0 OR generation > 0 OR hedge OR outcome IS DISTINCT FROM 'answered')
-    )
+    FROM (SELECT * FROM beside UNION ALL SELECT * FROM answered_at_first) AS calls
     GROUP BY 1, 2, 3
-), beside AS (
+), sums AS (
     SELECT
         day, model,
         count(*) FILTER (WHERE calls > 1)            AS requests_tried_again,
@@ -201,7 +212,7 @@ SELECT
     coalesce(never_answered, 0)                  AS never_answered,
     coalesce(lost_usd, 0)                        AS lost_usd,
     whole.cost_usd
-FROM cost_by_model AS whole LEFT JOIN beside USING (day, model)
+FROM cost_by_model AS whole LEFT JOIN sums USING (day, model)
 -- Of days whose calls are forgotten nothing of it is known.
 WHERE day >= (
     SELECT coalesce((min(coalesce(began, '-infinity')) AT TIME ZONE 'UTC')::date, '-infinity') FROM ledger_partitions
