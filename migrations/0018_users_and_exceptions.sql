@@ -150,14 +150,15 @@ SELECT
     day, provider, provider_model, coalesce(served_model, provider_model) AS served_model, key_id, key_name,
     count(*)                        AS calls,
     coalesce(sum(input_tokens), 0)  AS input_tokens,
-    coalesce(sum(output_tokens), 0) AS output_tokens
+    coalesce(sum(output_tokens), 0) AS output_tokens,
+    organisation, team
 FROM ledger
 WHERE state <> 'open' AND cost_usd IS NULL AND attempt_id IN (
     SELECT attempt_id FROM attempts WHERE state <> 'open' AND cost_usd IS NULL
     UNION ALL
     SELECT attempt_id FROM attempt_corrections WHERE cost_usd_delta IS NULL
 )
-GROUP BY 1, 2, 3, 4, 5, 6;
+GROUP BY 1, 2, 3, 4, 5, 6, 10, 11;
 
 CREATE OR REPLACE VIEW orphaned_calls AS
 SELECT
@@ -165,55 +166,111 @@ SELECT
     count(*)                        AS calls,
     coalesce(sum(input_tokens), 0)  AS input_tokens,
     coalesce(sum(output_tokens), 0) AS output_tokens,
-    coalesce(sum(cost_usd), 0)      AS cost_usd
+    coalesce(sum(cost_usd), 0)      AS cost_usd,
+    organisation, team
 FROM ledger
 WHERE state = 'orphaned' AND attempt_id IN (SELECT attempt_id FROM attempts WHERE state = 'orphaned')
-GROUP BY 1, 2, 3, 4, 5;
+GROUP BY 1, 2, 3, 4, 5, 10, 11;
 
 -- Of all calls only those are read that are not a request's first, or not answered; and of requests whose first call was answered and that
 -- had others, that one. A request whose only call was answered adds nothing but its cost.
-CREATE OR REPLACE VIEW cost_of_retries AS
+CREATE VIEW cost_of_retries_by_team AS
 WITH beside AS MATERIALIZED (
     SELECT
-        (a.started_at AT TIME ZONE 'UTC')::date AS day, a.model, a.request_id, a.hedge,
+        (a.started_at AT TIME ZONE 'UTC')::date AS day, coalesce(a.organisation, '') AS organisation, coalesce(a.team, '') AS team,
+        a.model, a.request_id, a.hedge,
         a.retry = 0 AND a.generation = 0 AND NOT a.hedge AS first,
-        coalesce(a.outcome, c.outcome)         AS outcome,
+        coalesce(a.outcome, c.outcome)                   AS outcome,
         CASE WHEN c.attempt_id IS NULL THEN a.cost_usd ELSE coalesce(a.cost_usd, 0) + c.cost_usd_delta END AS cost_usd
     FROM attempts a LEFT JOIN attempt_corrections c ON c.attempt_id = a.attempt_id
     WHERE a.state <> 'open'
       AND (a.retry > 0 OR a.generation > 0 OR a.hedge OR a.outcome IS DISTINCT FROM 'answered')
 ), answered_at_first AS (
-    SELECT (f.started_at AT TIME ZONE 'UTC')::date AS day, f.model, f.request_id, false, true, f.outcome, f.cost_usd
+    SELECT
+        (f.started_at AT TIME ZONE 'UTC')::date, coalesce(f.organisation, ''), coalesce(f.team, ''), f.model, f.request_id, false, true,
+        f.outcome, f.cost_usd
     FROM (SELECT request_id FROM beside GROUP BY 1 HAVING NOT bool_or(first)) AS b
     JOIN attempts f USING (request_id)
     WHERE f.outcome = 'answered' AND f.retry = 0 AND f.generation = 0 AND NOT f.hedge
 ), tried AS (
     SELECT
-        day, model, request_id,
+        day, organisation, team, model, request_id,
         count(*)                                              AS calls,
         coalesce(sum(cost_usd) FILTER (WHERE NOT hedge AND outcome IS DISTINCT FROM 'answered'), 0) AS lost_usd,
         bool_or(outcome = 'answered')                         AS answered
     FROM (SELECT * FROM beside UNION ALL SELECT * FROM answered_at_first) AS calls
-    GROUP BY 1, 2, 3
+    GROUP BY 1, 2, 3, 4, 5
 ), sums AS (
     SELECT
-        day, model,
+        day, organisation, team, model,
         count(*) FILTER (WHERE calls > 1)            AS requests_tried_again,
         sum(calls - 1)                               AS further_calls,
         count(*) FILTER (WHERE NOT answered)         AS never_answered,
         sum(lost_usd)                                AS lost_usd
     FROM tried
-    GROUP BY 1, 2
+    GROUP BY 1, 2, 3, 4
+), whole AS (
+    SELECT (slot AT TIME ZONE 'UTC')::date AS day, organisation, team, model, sum(cost_usd) AS cost_usd
+    FROM usage_slots
+    GROUP BY 1, 2, 3, 4
 )
 SELECT
-    day, model,
+    day, nullif(organisation, '')                AS organisation, nullif(team, '') AS team, model,
     coalesce(requests_tried_again, 0)            AS requests_tried_again,
     coalesce(further_calls, 0)                   AS further_calls,
     coalesce(never_answered, 0)                  AS never_answered,
     coalesce(lost_usd, 0)                        AS lost_usd,
-    whole.cost_usd
-FROM cost_by_model AS whole LEFT JOIN sums USING (day, model)
+    cost_usd
+FROM whole LEFT JOIN sums USING (day, organisation, team, model)
 -- Of days whose calls are forgotten nothing of it is known.
 WHERE day >= (
     SELECT coalesce((min(coalesce(began, '-infinity')) AT TIME ZONE 'UTC')::date, '-infinity') FROM ledger_partitions
 );
+COMMENT ON VIEW cost_of_retries_by_team IS 'cost_of_retries, by organisation and team too.';
+
+CREATE OR REPLACE VIEW cost_of_retries AS
+SELECT
+    day, model,
+    sum(requests_tried_again)::bigint AS requests_tried_again,
+    sum(further_calls)                AS further_calls,
+    sum(never_answered)::bigint       AS never_answered,
+    sum(lost_usd)                     AS lost_usd,
+    sum(cost_usd)                     AS cost_usd
+FROM cost_of_retries_by_team
+GROUP BY 1, 2;
+
+CREATE VIEW cost_of_hedges_by_team AS
+WITH calls AS (
+    SELECT
+        l.day, l.organisation, l.team, l.model, l.request_id,
+        count(*)                                               AS calls,
+        count(*) FILTER (WHERE l.hedge)                        AS hedges,
+        bool_or(l.hedge AND l.outcome = 'answered')            AS won,
+        sum(l.cost_usd)                                        AS cost_usd,
+        -- What the request would have cost alone is what its cheapest whole answer did.
+        min(l.cost_usd) FILTER (WHERE l.outcome = 'answered')  AS answer_usd
+    FROM ledger l
+    WHERE l.state <> 'open' AND l.request_id IN (SELECT request_id FROM attempts WHERE hedge)
+    GROUP BY 1, 2, 3, 4, 5
+)
+SELECT
+    day, organisation, team, model,
+    count(*)                            AS hedged_requests,
+    sum(hedges)                         AS hedges,
+    count(*) FILTER (WHERE won)         AS answered_by_hedge,
+    sum(cost_usd)                       AS cost_usd,
+    sum(cost_usd - coalesce(answer_usd, 0)) AS extra_usd
+FROM calls
+GROUP BY 1, 2, 3, 4;
+COMMENT ON VIEW cost_of_hedges_by_team IS 'cost_of_hedges, by organisation and team too.';
+
+CREATE OR REPLACE VIEW cost_of_hedges AS
+SELECT
+    day, model,
+    sum(hedged_requests)::bigint   AS hedged_requests,
+    sum(hedges)                    AS hedges,
+    sum(answered_by_hedge)::bigint AS answered_by_hedge,
+    sum(cost_usd)                  AS cost_usd,
+    sum(extra_usd)                 AS extra_usd
+FROM cost_of_hedges_by_team
+GROUP BY 1, 2;

@@ -68,7 +68,7 @@ async fn each_role_reaches_what_is_its_own_and_nothing_else() {
             while let (Some(start), Some(end)) = (path.find('{'), path.find('}')) {
                 path.replace_range(start..=end, "nobody");
             }
-            let body = if path.ends_with("/reports/cost") { "" } else { "{}" };
+            let body = if path.contains("/reports/") { "" } else { "{}" };
             let (status, answer) = stack.admin(route.method, &path, &key, body).await;
             let may = role.permissions().iter().any(|one| route.permissions.contains(one));
             let refused = matches!(status, 401 | 403);
@@ -142,6 +142,17 @@ async fn keys_limits_prices_and_reports_over_http() {
             (&json!("acme/red"), &json!(1))
         );
     }
+    let read = stack
+        .done("GET", "/reports/unit-prices?organisation=acme&limit=1", Value::Null)
+        .await;
+    assert_eq!(
+        (&read["columns"][4], &read["rows"][0]["cells"][4], &read["more"]),
+        (&json!("unit"), &json!("input"), &json!(true))
+    );
+    let read = stack
+        .done("GET", "/reports/unit-prices?organisation=elsewhere", Value::Null)
+        .await;
+    assert_eq!((&read["rows"], &read["more"]), (&json!([]), &json!(false)));
     let usage = json!({ "prompt_tokens": 1000, "completion_tokens": 500 }).to_string();
     let cost = json!({ "provider": "openai", "model": "gpt-4o-mini", "usage_json": usage });
     let cost = stack.done("POST", "/prices/cost", cost).await;
@@ -236,6 +247,23 @@ async fn what_is_no_request_is_told_so() {
             400,
             "since_unix_ms: ",
         ),
+        ("GET", "/admin/v1/reports/planet", "", 400, "table: "),
+        (
+            "GET",
+            "/admin/v1/reports/unpriced?since_day=never",
+            "",
+            400,
+            "since_day: ",
+        ),
+        (
+            "GET",
+            "/admin/v1/reports/unpriced?until_day=99999-01-01",
+            "",
+            400,
+            "until_day: ",
+        ),
+        ("GET", "/admin/v1/reports/unpriced?limit=5001", "", 400, "limit: "),
+        ("GET", "/admin/v1/reports/unpriced?team=red", "", 400, "team: "),
         ("GET", "/admin/v1/keys?organization=acme", "", 400, "organization"),
         ("POST", "/admin/v1/prices", long.as_str(), 413, "over the limit"),
     ] {

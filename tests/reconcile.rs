@@ -77,13 +77,33 @@ async fn the_providers_count_is_the_ledgers() {
     assert!(!equal && text.contains("DIFFERS"), "{text}");
     let (equal, text) = stack.reconcile(&json!({ "data": [] }), &[]).await;
     assert!(!equal && text.contains("the bill is empty"), "{text}");
-    let chart = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["report", "cost", "--format", "chart"])
-        .env("DATABASE_URL", stack.database_url())
-        .output()
-        .await
-        .unwrap();
-    let chart = String::from_utf8(chart.stdout).unwrap();
+    let report = async |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command
+            .arg("report")
+            .args(args)
+            .env("DATABASE_URL", stack.database_url());
+        let output = command.output().await.unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let retries: Value = serde_json::from_str(&report(&["retries", "--format", "json"]).await).unwrap();
+    assert!(retries[0]["further_calls"].as_u64().unwrap() > 0, "{retries}");
+    let prices = report(&["unit-prices", "--format", "csv", "--since", "0"]).await;
+    assert!(
+        prices.starts_with("day,provider,provider_model,tier,unit,quantity,usd,"),
+        "{prices}"
+    );
+    assert!(
+        report(&["focus", "--organisation", "nobody"])
+            .await
+            .starts_with("BilledCost")
+    );
+    let chart = report(&["cost", "--format", "chart"]).await;
     assert!(
         chart.starts_with("sim-mini") && chart.contains(&"█".repeat(50)),
         "{chart}"

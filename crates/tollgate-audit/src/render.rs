@@ -1,4 +1,4 @@
-//! A cost report as text: a table for people, CSV for spreadsheets, JSON for programs.
+//! Reports as text: a table for people, CSV for spreadsheets, JSON for programs.
 //!
 //! Names come from configuration and from clients. A table shows no control characters, and a spreadsheet must not take
 //! a name for a formula.
@@ -6,7 +6,7 @@
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde_json::{Map, Value};
 
-use crate::{CostRow, GroupBy};
+use crate::{CostRow, GroupBy, Kind, Table};
 
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,47 @@ pub fn render(rows: &[CostRow], by: GroupBy, format: Format) -> String {
         Format::Csv => csv(rows, by),
         Format::Json => json(rows, by),
         Format::Chart => chart(rows),
+    }
+}
+
+/// A report that is no cost by a group, as text; it has no chart.
+#[must_use]
+pub fn render_table(of: Table, rows: &[Vec<String>], format: Format) -> String {
+    let header: Vec<_> = of.columns().iter().map(|(name, _)| (*name).to_owned()).collect();
+    match format {
+        Format::Table | Format::Chart => {
+            let shown = rows
+                .iter()
+                .map(|cells| cells.iter().map(|cell| printable(cell)).collect());
+            let right: Vec<_> = of.columns().iter().map(|(_, kind)| *kind != Kind::Text).collect();
+            laid_out(&std::iter::once(header).chain(shown).collect::<Vec<_>>(), &right)
+        }
+        Format::Csv => {
+            let cell = |(cell, (_, kind)): (&String, &(_, Kind))| match kind {
+                Kind::Text => csv_name(cell),
+                Kind::Count | Kind::Decimal => cell.clone(),
+            };
+            let lines = rows
+                .iter()
+                .map(|cells| cells.iter().zip(of.columns()).map(cell).collect());
+            let lines = std::iter::once(header).chain(lines);
+            lines.map(|cells: Vec<_>| cells.join(",") + "\n").collect()
+        }
+        Format::Json => {
+            let value = |cell: &String, kind: Kind| match kind {
+                Kind::Count => cell.parse::<u64>().map_or_else(|_| cell.as_str().into(), Value::from),
+                Kind::Text | Kind::Decimal => cell.as_str().into(),
+            };
+            let object = |cells: &Vec<String>| {
+                let named = of.columns().iter().zip(cells);
+                Value::Object(
+                    named
+                        .map(|((name, kind), cell)| ((*name).to_owned(), value(cell, *kind)))
+                        .collect(),
+                )
+            };
+            format!("{:#}\n", Value::from_iter(rows.iter().map(object)))
+        }
     }
 }
 
@@ -85,24 +126,35 @@ fn csv_name(name: &str) -> String {
 }
 
 fn table(rows: &[CostRow], by: GroupBy) -> String {
-    let mut lines = vec![line(by.as_str().to_owned(), COLUMNS.map(str::to_owned))];
+    let line = |name: String, numbers: [String; 6]| std::iter::once(name).chain(numbers).collect();
+    let mut lines: Vec<Vec<_>> = vec![line(by.as_str().to_owned(), COLUMNS.map(str::to_owned))];
     lines.extend(rows.iter().map(|row| line(printable(&row.group), numbers(row))));
     // A call counts once for each of its labels, so that the sum over labels is a number of nothing.
     if by != GroupBy::Tag {
         lines.push(line("total".to_owned(), numbers(&total(rows))));
     }
-    let mut widths = [0; 7];
-    for cells in &lines {
+    laid_out(&lines, &[false, true, true, true, true, true, true])
+}
+
+/// Cells in columns, those of numbers at the right.
+fn laid_out(lines: &[Vec<String>], right: &[bool]) -> String {
+    let mut widths = vec![0; right.len()];
+    for cells in lines {
         for (width, cell) in widths.iter_mut().zip(cells) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for [name, numbers @ ..] in lines {
-        text.push_str(&format!("{name:<0$}", widths[0]));
-        for (cell, width) in numbers.iter().zip(&widths[1..]) {
-            text.push_str(&format!("  {cell:>width$}"));
+    for cells in lines {
+        let mut line = String::new();
+        for ((cell, width), right) in cells.iter().zip(&widths).zip(right) {
+            line.push_str(&if *right {
+                format!("{cell:>width$}  ")
+            } else {
+                format!("{cell:<width$}  ")
+            });
         }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
@@ -135,11 +187,6 @@ fn chart(rows: &[CostRow]) -> String {
         ));
     }
     text
-}
-
-fn line(name: String, numbers: [String; 6]) -> [String; 7] {
-    let [a, b, c, d, e, f] = numbers;
-    [name, a, b, c, d, e, f]
 }
 
 fn numbers(row: &CostRow) -> [String; 6] {
@@ -215,6 +262,44 @@ mod tests {
         assert_eq!(render(&[], GroupBy::Day, Format::Chart), "");
         // Costs of nothing divide by nothing.
         assert!(render(&rows()[..1], GroupBy::Day, Format::Chart).ends_with("0    1 calls, 1 of them unpriced\n"));
+    }
+
+    #[test]
+    fn tables_of_any_columns() {
+        let cells = |cells: [&str; 5]| cells.map(str::to_owned).to_vec();
+        let rows = [
+            cells(["2026-11-01", "acme", "=cmd()", "1.5", "20.000001"]),
+            cells(["2026-11-01", "", "", "0", "0"]),
+        ];
+        insta::assert_snapshot!(render_table(Table::Forecast, &rows, Format::Table), @r"
+        month       organisation  team    spent_usd  forecast_usd
+        2026-11-01  acme          =cmd()        1.5     20.000001
+        2026-11-01                                0             0
+        ");
+        insta::assert_snapshot!(render_table(Table::Forecast, &rows, Format::Csv), @r"
+        month,organisation,team,spent_usd,forecast_usd
+        2026-11-01,acme,'=cmd(),1.5,20.000001
+        2026-11-01,,,0,0
+        ");
+        insta::assert_snapshot!(render_table(Table::Forecast, &rows[1..], Format::Json), @r#"
+        [
+          {
+            "month": "2026-11-01",
+            "organisation": "",
+            "team": "",
+            "spent_usd": "0",
+            "forecast_usd": "0"
+          }
+        ]
+        "#);
+        let row = ["2026-11-01", "m", "1", "2", "0", "0.1", "0.3"]
+            .map(str::to_owned)
+            .to_vec();
+        let json: Value = serde_json::from_str(&render_table(Table::Retries, &[row], Format::Json)).unwrap();
+        assert_eq!(
+            (&json[0]["further_calls"], &json[0]["lost_usd"]),
+            (&Value::from(2), &Value::from("0.1"))
+        );
     }
 
     #[test]

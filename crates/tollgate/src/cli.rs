@@ -13,7 +13,7 @@ pub(crate) use self::{
         AuditCommand, ImportCommand, KeysCommand, LimitsCommand, PutLimitArgs, RightsArgs, TenantsCommand,
     },
     pricing::{AuditEndpoint, PricesCommand, Sheets},
-    reporting::{By, ReportCommand, ReportFormat},
+    reporting::{By, ReportCommand, ReportFormat, TableArgs, TableCommand, TableFormat},
 };
 use crate::{
     audit_log,

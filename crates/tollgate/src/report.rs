@@ -3,11 +3,12 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use tollgate_audit::{Format as Rendering, GroupBy, render};
+use chrono::NaiveDate;
+use tollgate_audit::{Days, Format as Rendering, GroupBy, Page, Table, render, render_table};
 use tollgate_types::{Millis, Tenant};
 
 use crate::{
-    cli::{By, ReportCommand, ReportFormat},
+    cli::{By, ReportCommand, ReportFormat, TableArgs, TableCommand, TableFormat},
     reconcile::{self, Reconciling},
 };
 
@@ -19,6 +20,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<ExitCode> {
             format,
             ledger,
         } => (by, since, format, ledger.open()?),
+        ReportCommand::Table(command) => return show(command).await,
         ReportCommand::Reconcile {
             bill,
             provider: providers,
@@ -58,6 +60,52 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<ExitCode> {
     };
     writeln!(std::io::stdout(), "{}", render(&rows, by, rendering).trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn show(command: TableCommand) -> anyhow::Result<ExitCode> {
+    let (table, args) = match command {
+        TableCommand::UnitPrices(args) => (Table::UnitPrices, args),
+        TableCommand::CacheSavings(args) => (Table::CacheSavings, args),
+        TableCommand::Retries(args) => (Table::Retries, args),
+        TableCommand::Hedges(args) => (Table::Hedges, args),
+        TableCommand::Unpriced(args) => (Table::Unpriced, args),
+        TableCommand::Orphaned(args) => (Table::Orphaned, args),
+        TableCommand::Forecast(args) => (Table::Forecast, args),
+        TableCommand::Focus(args) => (Table::Focus, args),
+    };
+    let TableArgs {
+        since,
+        organisation,
+        team,
+        format,
+        ledger,
+    } = args;
+    let tenant = Tenant { organisation, team };
+    let days = Days {
+        since: day(start(&since, Millis::now())?),
+        ..Days::ALL
+    };
+    let store = ledger.open()?;
+    let all = Page {
+        limit: u32::MAX,
+        offset: 0,
+    };
+    let rows = store.table(table, &tenant, days, all).await?;
+    let rendering = match format {
+        TableFormat::Table => Rendering::Table,
+        TableFormat::Csv => Rendering::Csv,
+        TableFormat::Json => Rendering::Json,
+    };
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        render_table(table, &rows, rendering).trim_end()
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn day(time: Millis) -> NaiveDate {
+    time.to_datetime().date_naive()
 }
 
 /// The point in time that lies `since` before `now`; 0 is the beginning.

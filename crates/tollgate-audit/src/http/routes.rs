@@ -49,7 +49,7 @@ const fn route(
 }
 
 /// Every call that audit serves, but for health and reflection.
-pub const ROUTES: [Route; 18] = [
+pub const ROUTES: [Route; 19] = [
     route("GET", "/keys", "Keys/List", Body::None, KEYS),
     route("POST", "/keys", "Keys/Create", Body::Message, KEYS),
     route("PUT", "/keys/{key}", "Keys/Update", Body::Message, KEYS),
@@ -86,4 +86,5 @@ pub const ROUTES: [Route; 18] = [
     route("POST", "/prices", "Prices/Import", Body::Message, &[Permission::Prices]),
     route("POST", "/prices/cost", "Prices/Cost", Body::Message, REPORT),
     route("GET", "/reports/cost", "Reports/Cost", Body::None, REPORT),
+    route("GET", "/reports/{table}", "Reports/Read", Body::None, REPORT),
 ];

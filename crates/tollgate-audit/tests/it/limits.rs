@@ -80,14 +80,14 @@ const PLAINLY: [(&str, &str); 4] = [
     (
         "unpriced_calls",
         "SELECT day, provider, provider_model, coalesce(served_model, provider_model), key_id, key_name, count(*),
-                sum(input_tokens), sum(output_tokens)
-         FROM ledger WHERE state <> 'open' AND cost_usd IS NULL GROUP BY 1, 2, 3, 4, 5, 6",
+                sum(input_tokens), sum(output_tokens), organisation, team
+         FROM ledger WHERE state <> 'open' AND cost_usd IS NULL GROUP BY 1, 2, 3, 4, 5, 6, 10, 11",
     ),
     (
         "orphaned_calls",
         "SELECT day, provider, model, key_id, key_name, count(*), sum(input_tokens), sum(output_tokens),
-                coalesce(sum(cost_usd), 0)
-         FROM ledger WHERE state = 'orphaned' GROUP BY 1, 2, 3, 4, 5",
+                coalesce(sum(cost_usd), 0), organisation, team
+         FROM ledger WHERE state = 'orphaned' GROUP BY 1, 2, 3, 4, 5, 10, 11",
     ),
     (
         "cost_of_retries",
@@ -114,14 +114,15 @@ async fn sums_are_those_of_the_ledger_in_whatever_order_it_was_written() {
         if lots.below(4) == 0 {
             "unknown".clone_into(&mut attempt.target.model);
         }
-        if lots.below(3) == 0 {
-            attempt.caller.tenant = Tenant::default();
-        }
         attempt.caller.user = [None, Some("u-1"), Some("u-2")][usize::try_from(number % 3).unwrap()].map(str::to_owned);
         attempt.generation = 0;
         // One call in four is a request's second.
-        if number % 4 == 0 {
-            attempt.request_id = RequestId::from(Uuid::from_u128((number - 1) << 64));
+        let first = if number % 4 == 0 { number - 1 } else { number };
+        if first % 3 == 0 {
+            attempt.caller.tenant = Tenant::default();
+        }
+        attempt.request_id = RequestId::from(Uuid::from_u128(first << 64));
+        if first != number {
             (attempt.generation, attempt.retry, attempt.hedge) =
                 [(0, 1, false), (1, 0, false), (0, 0, true)][usize::try_from(lots.below(3)).unwrap()];
         }

@@ -14,3 +14,4 @@ mod prices;
 mod reports;
 mod service;
 mod support;
+mod tables;

@@ -24,6 +24,8 @@ pub(crate) enum ReportCommand {
         #[command(flatten)]
         ledger: LedgerArgs,
     },
+    #[command(flatten)]
+    Table(TableCommand),
     /// Hold a provider's bill, or its export of usage, against the ledger; ends with 1 where they differ
     Reconcile {
         /// JSON of OpenAI's or Anthropic's usage or cost API, or CSV with named columns; `-` reads standard input
@@ -43,6 +45,51 @@ pub(crate) enum ReportCommand {
         #[command(flatten)]
         ledger: LedgerArgs,
     },
+}
+
+/// The other reports, each by day.
+#[derive(Subcommand)]
+pub(crate) enum TableCommand {
+    /// What was paid for each unit
+    UnitPrices(TableArgs),
+    /// What tokens cost that providers read from their caches, and how much less that was
+    CacheSavings(TableArgs),
+    /// What calls cost that brought no answer
+    Retries(TableArgs),
+    /// What calls cost that were made because others were slow
+    Hedges(TableArgs),
+    /// Calls without a price
+    Unpriced(TableArgs),
+    /// Calls whose end nobody saw
+    Orphaned(TableArgs),
+    /// What this month comes to
+    Forecast(TableArgs),
+    /// What was billed, with the columns of FinOps FOCUS
+    Focus(TableArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct TableArgs {
+    /// How far back, in whole days of UTC: 12h, 30d, or 0 for everything
+    #[arg(long, default_value = "7d")]
+    pub(crate) since: String,
+    /// Only of this organisation
+    #[arg(long)]
+    pub(crate) organisation: Option<String>,
+    /// Only of this team of the organisation
+    #[arg(long, requires = "organisation")]
+    pub(crate) team: Option<String>,
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    pub(crate) format: TableFormat,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum TableFormat {
+    Table,
+    Csv,
+    Json,
 }
 
 /// The ledger itself.
