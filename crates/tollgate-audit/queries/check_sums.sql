@@ -9,6 +9,11 @@ WITH calls AS (
         coalesce(sum(s.calls), 0) AS calls, coalesce(sum(input_tokens), 0) AS input, coalesce(sum(output_tokens), 0) AS output,
         coalesce(sum(cost_usd), 0) AS usd
     FROM usage_slots s
+), users AS (
+    SELECT
+        coalesce(sum(u.calls), 0) AS calls, coalesce(sum(input_tokens), 0) AS input, coalesce(sum(output_tokens), 0) AS output,
+        coalesce(sum(cost_usd), 0) AS usd
+    FROM usage_users u
 ), parts AS (
     SELECT round(coalesce(sum(billed_usd), 0), 12) AS usd FROM usage_parts
 ), paid AS (
@@ -21,6 +26,9 @@ WITH calls AS (
 )
 SELECT 'calls, tokens or dollars by quarter of an hour' AS "what!" FROM calls, slots
 WHERE (calls.calls, calls.input, calls.output, calls.usd) <> (slots.calls, slots.input, slots.output, slots.usd)
+UNION ALL
+SELECT 'calls, tokens or dollars by user' FROM calls, users
+WHERE (calls.calls, calls.input, calls.output, calls.usd) <> (users.calls, users.input, users.output, users.usd)
 UNION ALL
 SELECT 'dollars by part' FROM calls, parts WHERE round(calls.usd, 12) <> parts.usd
 UNION ALL

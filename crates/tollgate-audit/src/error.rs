@@ -36,7 +36,16 @@ pub enum Error {
     Task(#[source] tokio::task::JoinError),
 }
 
+/// What Postgres says when a statement takes longer than `statement_timeout`, or somebody cancels it.
+const QUERY_CANCELLED: &str = "57014";
+
 impl Error {
+    /// Whether a query was stopped because it took too long.
+    #[must_use]
+    pub fn took_too_long(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some(QUERY_CANCELLED))
+    }
+
     /// Why the data itself was refused, if that is what happened. Safe to store: neither content nor the server's text.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {

@@ -156,7 +156,7 @@ impl Service {
             changed: limits_changed,
         };
         let reports = Reports {
-            store: store.clone(),
+            store: Store::connect_reports(url.expose_secret(), config.report_connections, config.report_timeout)?,
             access: access.clone(),
         };
         let prices = Prices {

@@ -76,6 +76,35 @@ impl Store {
         })
     }
 
+    /// The same database for reports: it changes nothing, and a query that takes longer than `limit` ends with an error that
+    /// [took too long](Error::took_too_long).
+    pub fn connect_reports(database_url: &str, max_connections: u32, limit: Duration) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(database_url)?.application_name("tollgate-reports");
+        let limit = limit.as_millis().to_string();
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_LIMIT)
+            .after_connect(move |connection, _| {
+                let limit = limit.clone();
+                Box::pin(async move {
+                    // What is compiled for a report of sums takes longer than its rows.
+                    sqlx::query_scalar!(
+                        "SELECT set_config('default_transaction_read_only', 'on', false) || set_config('jit', 'off', false)
+                             || set_config('statement_timeout', $1, false)",
+                        limit,
+                    )
+                    .fetch_one(connection)
+                    .await
+                    .map(drop)
+                })
+            });
+        Ok(Self {
+            pool: pool.connect_lazy_with(options),
+            lists: Arc::default(),
+            shelf: Shelf::default(),
+        })
+    }
+
     /// The same, with price lists for providers; a provider without one is billed by the list of its own name.
     #[must_use]
     pub fn with_price_lists(self, lists: PriceLists) -> Self {

@@ -383,6 +383,10 @@ pub struct Audit {
     pub orphan_interval: Duration,
     /// Connections to the database.
     pub max_connections: u32,
+    /// Connections beside these for reports.
+    pub report_connections: u32,
+    /// How long a report may take.
+    pub report_timeout: Duration,
 }
 
 /// `telemetry`.

@@ -3,11 +3,11 @@
 use chrono::NaiveDate;
 use tollgate_config::schema::Permission;
 use tollgate_proto::{to_status, v1};
-use tollgate_types::{Failure, Millis, Tenant};
+use tollgate_types::{ErrorCode, Failure, Millis, Tenant};
 use tonic::{Request, Response, Status};
 
 use super::{Access, invalid, narrowed, some, unavailable};
-use crate::{Days, GroupBy, Page, Store, Table};
+use crate::{Days, Error, GroupBy, Page, Store, Table};
 
 /// Rows of a table in an answer, unless its request says how many, and at most.
 const ROWS: (u32, u32) = (1_000, 5_000);
@@ -38,7 +38,7 @@ impl Reports {
             .store
             .cost(by, &tenant, Millis(request.since_unix_ms), until)
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| failed(&error))?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
@@ -67,7 +67,7 @@ impl Reports {
             offset: request.offset,
         };
         let found = self.store.table(table, &tenant, days, page).await;
-        let mut rows = found.map_err(|error| unavailable(&error))?;
+        let mut rows = found.map_err(|error| failed(&error))?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
@@ -76,6 +76,17 @@ impl Reports {
             rows: rows.into_iter().map(|cells| v1::read_response::Row { cells }).collect(),
             more,
         })
+    }
+}
+
+fn failed(error: &Error) -> Failure {
+    if error.took_too_long() {
+        Failure::new(
+            ErrorCode::DeadlineExceeded,
+            "the report takes longer than audit.report_timeout allows",
+        )
+    } else {
+        unavailable(error)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_audit::{Days, Page, Table};
+use tollgate_audit::{Days, Page, Store, Table};
 use tollgate_types::{
     Millis, RequestId, Tenant,
     ledger::{Attempt, AttemptOutcome, LedgerEvent},
@@ -158,4 +158,26 @@ async fn tables_are_of_one_tenant_or_of_all() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_takes_too_long_ends_and_changes_nothing() {
+    let at = Millis::now();
+    let database = filled(at).await;
+    let reports = Store::connect_reports(&database.url, 1, Duration::from_millis(200)).unwrap();
+    let read = async || {
+        reports
+            .table(Table::UnitPrices, &Tenant::default(), Days::ALL, EVERYTHING)
+            .await
+    };
+    assert!(!read().await.unwrap().is_empty());
+    let mut lock = database.pool.begin().await.unwrap();
+    let statement = sqlx::query("LOCK TABLE usage_parts IN ACCESS EXCLUSIVE MODE");
+    statement.execute(&mut *lock).await.unwrap();
+    let error = read().await.unwrap_err();
+    assert!(error.took_too_long(), "{error:?}");
+    lock.rollback().await.unwrap();
+    assert!(!read().await.unwrap().is_empty());
+    let started = LedgerEvent::Started(call(7, 5, &Tenant::default(), at));
+    assert!(reports.record(&[(1, started)]).await.is_err());
 }

@@ -191,6 +191,8 @@ pub(super) fn audit(mut f: Fields<'_>) -> Audit {
         orphan_grace: f.value("orphan_grace", 5 * SECOND, Cursor::duration),
         orphan_interval: f.value("orphan_interval", SECOND, Cursor::duration),
         max_connections: f.value("max_connections", 8, |at| at.count(1..=1_000)),
+        report_connections: f.value("report_connections", 2, |at| at.count(1..=100)),
+        report_timeout: f.value("report_timeout", 30 * SECOND, Cursor::duration),
     };
     f.finish();
     audit
