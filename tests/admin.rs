@@ -266,6 +266,7 @@ async fn what_is_no_request_is_told_so() {
         ("GET", "/admin/v1/reports/unpriced?team=red", "", 400, "team: "),
         ("GET", "/admin/v1/keys?organization=acme", "", 400, "organization"),
         ("POST", "/admin/v1/prices", long.as_str(), 413, "over the limit"),
+        ("POST", "/admin/v1/keys", &long[..2 << 20], 413, "over the limit"),
     ] {
         let (status, answer) = stack.admin(method, path, KEY, body).await;
         let message = answer["error"]["message"].as_str().unwrap();

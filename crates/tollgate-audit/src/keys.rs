@@ -152,6 +152,28 @@ pub(crate) fn check(actor: &Actor, tenant: &Tenant, grant: &Grant) -> Result<(),
     Ok(())
 }
 
+/// Whether a key with these rights may do nothing that the actor's own may not.
+fn within(actor: &Actor, grant: &Grant) -> Result<(), Refusal> {
+    fn covers<T: PartialEq>(own: Option<&Vec<T>>, given: Option<&Vec<T>>) -> bool {
+        own.is_none_or(|own| given.is_some_and(|given| given.iter().all(|one| own.contains(one))))
+    }
+    let own = &actor.grant;
+    let covered = covers(own.models.as_ref(), grant.models.as_ref())
+        && covers(own.providers.as_ref(), grant.providers.as_ref())
+        && covers(own.regions.as_ref(), grant.regions.as_ref())
+        && covers(own.doors.as_ref(), grant.doors.as_ref())
+        && covers(own.lanes.as_ref(), grant.lanes.as_ref());
+    if !covered {
+        return Err(Refusal::Denied(
+            "nobody gives models, providers, regions, doors or lanes that his own key has not: name those that are meant",
+        ));
+    }
+    if own.policy.is_some() && own.policy != grant.policy {
+        return Err(Refusal::Denied("nobody gives another policy than that of his own key"));
+    }
+    Ok(())
+}
+
 pub(crate) fn rights(grant: &Grant) -> Value {
     serde_json::to_value(grant).unwrap_or_default()
 }
@@ -172,6 +194,7 @@ impl Store {
     pub async fn create_key(&self, actor: &Actor, new: NewKey) -> Result<(KeyInfo, Option<SecretString>), Refusal> {
         name("name", &new.name)?;
         check(actor, &new.tenant, &new.grant)?;
+        within(actor, &new.grant)?;
         let (secret, hash, ending) = match new.sha256 {
             Some(hash) => (None, hash, "????".to_owned()),
             None => fresh(),
@@ -228,7 +251,12 @@ impl Store {
     ) -> Result<KeyInfo, Refusal> {
         let mut transaction = self.pool.begin().await?;
         let known = find(&mut transaction, &actor.tenant, key).await?;
+        // Nobody loosens what binds himself.
+        if known.key_id == actor.key_id {
+            return Err(Refusal::Denied("the rights of a key are changed with another"));
+        }
         check(actor, &known.tenant, grant)?;
+        within(actor, grant)?;
         sqlx::query!(
             "UPDATE keys SET rights = $2, expires_at = $3 WHERE key_id = $1",
             known.key_id.as_uuid(),
@@ -252,6 +280,9 @@ impl Store {
         let known = find(&mut transaction, &actor.tenant, key).await?;
         // Whoever holds the secret has all that the key may do.
         check(actor, &known.tenant, &known.grant)?;
+        if known.key_id != actor.key_id {
+            within(actor, &known.grant)?;
+        }
         let (secret, hash, ending) = fresh();
         let until = Millis::now().after(grace).to_datetime();
         sqlx::query!(
@@ -279,6 +310,7 @@ impl Store {
         let known = find(&mut transaction, &actor.tenant, key).await?;
         if !disable {
             check(actor, &known.tenant, &known.grant)?;
+            within(actor, &known.grant)?;
         }
         sqlx::query!(
             "UPDATE keys SET disabled_at = CASE WHEN $2 THEN coalesce(disabled_at, now()) END WHERE key_id = $1",

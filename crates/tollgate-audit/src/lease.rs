@@ -60,6 +60,14 @@ impl Store {
         let limits: Vec<Uuid> = order.iter().map(|at| asked[*at].limit_id.as_uuid()).collect();
         let leases: Vec<Uuid> = order.iter().map(|at| asked[*at].lease_id.as_uuid()).collect();
         let last: Vec<bool> = order.iter().map(|at| asked[*at].last).collect();
+        let mut transaction = self.pool.begin().await?;
+        // Who completes calls locks the leases that pay for them, in this order.
+        sqlx::query!(
+            r#"SELECT 1 AS "one!" FROM leases WHERE lease_id = ANY($1) ORDER BY lease_id FOR UPDATE"#,
+            &leases
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
         let rows = sqlx::query_file!(
             "queries/lease.sql",
             &limits,
@@ -71,8 +79,9 @@ impl Store {
             &last,
             interval(usual),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         let mut granted = vec![Granted::default(); asked.len()];
         for (row, at) in rows.into_iter().zip(order) {
             granted[at] = Granted {

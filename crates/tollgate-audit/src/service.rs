@@ -233,12 +233,13 @@ async fn serve(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;
+    let access = reports.access.clone();
     let services = Routes::new(ReportsServer::new(reports))
         .add_service(AuditLogServer::new(keys.clone()))
         .add_service(KeysServer::new(keys))
         .add_service(LimitsServer::new(limits))
         .add_service(PricesServer::new(prices).max_decoding_message_size(LARGEST_IMPORT));
-    let services = with_http(services, LARGEST_IMPORT)?
+    let services = with_http(services, &access, LARGEST_IMPORT)?
         .add_service(health_service)
         .add_service(reflection);
     Server::builder()

@@ -38,6 +38,7 @@ pub(crate) fn view(body: &[u8]) -> Result<RequestView, Invalid> {
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: request.max_output_tokens,
+        answers: 1,
     })
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn view_embed(body: &[u8]) -> Result<RequestView, Invalid> {
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: Some(0),
+        answers: 1,
     })
 }
 

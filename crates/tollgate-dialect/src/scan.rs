@@ -15,7 +15,8 @@ use crate::Invalid;
 /// What a body holds.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Bytes in all strings that are not `data:` URLs or base64 (told by a length over 4 kB without a space).
+    /// Bytes in all strings but those over 4 kB that are base64 or a `data:` URL, in a field that holds such; and for a number in
+    /// an array as many as for a token, since token ids are prompts too.
     pub(crate) text_bytes: u64,
 }
 
@@ -23,7 +24,7 @@ pub(crate) struct Scan {
 pub(crate) fn scan(body: &[u8]) -> Result<Scan, serde_json::Error> {
     let mut scan = Scan::default();
     let mut reader = serde_json::Deserializer::from_slice(body);
-    Node(&mut scan).deserialize(&mut reader)?;
+    Node(&mut scan, Place::default()).deserialize(&mut reader)?;
     reader.end()?;
     Ok(scan)
 }
@@ -82,7 +83,51 @@ pub fn is_deeper(body: &[u8], most: usize) -> bool {
     false
 }
 
-struct Node<'a>(&'a mut Scan);
+/// Fields of images, sounds and files in the dialects.
+const MEDIA: [&str; 8] = [
+    "data",
+    "url",
+    "image_url",
+    "file_url",
+    "file_data",
+    "fileData",
+    "bytes",
+    "b64_json",
+];
+/// Shorter ones are not looked at twice.
+const LONG: usize = 4096;
+
+/// Whether all of it is base64, of either alphabet, after the head of a `data:` URL if it has one.
+fn is_base64(text: &str) -> bool {
+    let body = match text.strip_prefix("data:") {
+        Some(rest) => rest.split_once(";base64,").map_or("", |(_, body)| body),
+        None => text,
+    };
+    let body = body.trim_end_matches('=').as_bytes();
+    !body.is_empty()
+        && body
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+/-_\r\n".contains(byte))
+}
+
+/// A value, and where it stands.
+struct Node<'a>(&'a mut Scan, Place);
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// In a field that may hold media.
+    media: bool,
+    /// In an array.
+    listed: bool,
+}
+
+impl Node<'_> {
+    fn number(self) {
+        if self.1.listed {
+            self.0.text_bytes += BYTES_PER_TOKEN;
+        }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = ();
@@ -104,14 +149,17 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.number();
         Ok(())
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.number();
         Ok(())
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.number();
         Ok(())
     }
 
@@ -120,24 +168,26 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if text.len() <= 4096 || text.as_bytes()[..4096].contains(&b' ') {
+        if !(self.1.media && text.len() > LONG && is_base64(text)) {
             self.0.text_bytes += text.len() as u64;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Node(self.0))?.is_some() {}
+        let place = Place { listed: true, ..self.1 };
+        while items.next_element_seed(Node(self.0, place))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(name) = fields.next_key::<FieldName>()? {
+            let media = MEDIA.contains(&name.0.as_str());
             if !seen.insert(name.0) {
                 return Err(de::Error::custom("an object names the same field twice"));
             }
-            fields.next_value_seed(Node(self.0))?;
+            fields.next_value_seed(Node(self.0, Place { media, listed: false }))?;
         }
         Ok(())
     }
@@ -157,6 +207,29 @@ mod tests {
         assert!(scan(br#"{"a":1,"a":2}"#).is_err());
         assert!(scan(br#"{"m":[{"content":"x","content":"y"}]}"#).is_err());
         assert!(scan(b"{\"content\":1,\"cont\\u0065nt\":2}").is_err());
+    }
+
+    #[test]
+    fn all_that_may_be_billed_counts() {
+        let bytes = |body: &str| scan(body.as_bytes()).unwrap().text_bytes;
+        let (letters, text) = ("A".repeat(5000), "\u{5b57}".repeat(2000));
+        assert_eq!(bytes(&format!(r#"{{"content":"{letters}"}}"#)), 5000);
+        assert_eq!(
+            bytes(&format!(r#"{{"content":"{}{letters} b"}}"#, "\\n".repeat(4096))),
+            4096 + 5002
+        );
+        assert_eq!(bytes(&format!(r#"{{"data":"{text}"}}"#)), 6000);
+        assert_eq!(bytes(&format!(r#"{{"data":"{letters} and a text"}}"#)), 5011);
+        assert_eq!(bytes(r#"{"input":[[1,2,3],[-4,5.5]]}"#), 5 * 4);
+        // Media are not text.
+        assert_eq!(bytes(&format!(r#"{{"source":{{"data":"{letters}=="}}}}"#)), 0);
+        assert_eq!(
+            bytes(&format!(
+                r#"{{"image_url":{{"url":"data:image/png;base64,{letters}"}}}}"#
+            )),
+            0
+        );
+        assert_eq!(bytes(&format!(r#"{{"url":"data:text/plain,{letters}"}}"#)), 5016);
     }
 
     #[test]

@@ -58,19 +58,29 @@ impl Issuer {
     /// request.
     async fn key(self: &Arc<Self>, id: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refused> {
         if let (Some(age), Some(key)) = self.look(id, algorithm) {
-            if age > self.settings.refresh {
+            if age > self.settings.refresh && self.is_due() == Some(true) {
                 // A task of its own, which ends within the time of a fetch.
                 std::mem::drop(tokio::spawn(Arc::clone(self).refresh()));
             }
             return Ok(key);
         }
-        // Goes on when the one who waits for it leaves: others wait for it too.
-        let _ = tokio::spawn(Arc::clone(self).refresh()).await;
+        match self.is_due() {
+            // Goes on when the one who waits for it leaves: others wait for it too.
+            Some(true) => drop(tokio::spawn(Arc::clone(self).refresh()).await),
+            Some(false) => {}
+            None => drop(self.asked.lock().await),
+        }
         match self.look(id, algorithm) {
             (_, Some(key)) => Ok(key),
             (Some(_), None) => Err(Refused::UnknownKey),
             (None, None) => Err(Refused::Away),
         }
+    }
+
+    /// Whether the issuer may be asked now; none while it is being asked.
+    fn is_due(&self) -> Option<bool> {
+        let asked = self.asked.try_lock().ok()?;
+        Some(asked.is_none_or(|last| last.elapsed() >= PAUSE))
     }
 
     /// The age of the keys in hand, and the one that is looked for.
@@ -86,8 +96,9 @@ impl Issuer {
         if asked.is_some_and(|last| last.elapsed() < PAUSE) {
             return;
         }
-        *asked = Some(Instant::now());
         let fetched = Keys::fetch(&self.client, &self.settings).await;
+        // From its end: one that does not answer is not asked without a pause.
+        *asked = Some(Instant::now());
         let outcome = if fetched.is_ok() { "ok" } else { "failed" };
         let labels = [
             KeyValue::new(label::ISSUER, self.settings.name.clone()),

@@ -128,6 +128,7 @@ impl From<RequestView> for v1::RequestView {
             include_usage: view.include_usage,
             estimated_input_tokens: view.estimated_input_tokens,
             max_output_tokens: view.max_output_tokens,
+            answers: view.answers,
             operation: operation_out(view.operation).into(),
         }
     }
@@ -146,6 +147,7 @@ impl TryFrom<v1::RequestView> for RequestView {
             include_usage: wire.include_usage,
             estimated_input_tokens: wire.estimated_input_tokens,
             max_output_tokens: wire.max_output_tokens,
+            answers: wire.answers.max(1),
             operation: operation_in(wire.operation)?,
         })
     }

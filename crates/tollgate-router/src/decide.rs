@@ -292,6 +292,7 @@ mod tests {
                 include_usage: false,
                 estimated_input_tokens: 1,
                 max_output_tokens: None,
+                answers: 1,
             },
             dialect: Dialect::OpenaiChat,
             headers: BTreeMap::new(),

@@ -117,8 +117,19 @@ pub struct RequestView {
     pub include_usage: bool,
     /// Rough size of the prompt, in tokens: a quarter of its characters. For estimates only.
     pub estimated_input_tokens: u64,
-    /// The client's own limit on the answer, in tokens.
+    /// The client's own limit on each answer, in tokens.
     pub max_output_tokens: Option<u64>,
+    /// How many answers the client asks for.
+    pub answers: u64,
+}
+
+impl RequestView {
+    /// The client's own limit on all that is answered, in tokens, or `assumed` for each answer.
+    #[must_use]
+    pub fn most_output_tokens(&self, assumed: Option<u64>) -> Option<u64> {
+        let each = self.max_output_tokens.or(assumed)?;
+        Some(each.saturating_mul(self.answers))
+    }
 }
 
 /// A provider and the name that it knows the model by.

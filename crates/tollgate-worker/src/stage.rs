@@ -247,7 +247,7 @@ fn describe(envelope: &Envelope, target: &Target) -> Attempt {
         started_at: Millis::now(),
         deadline: envelope.deadline,
         estimated_input_tokens: envelope.view.estimated_input_tokens,
-        max_output_tokens: envelope.view.max_output_tokens,
+        max_output_tokens: envelope.view.most_output_tokens(None),
         hold: None,
     }
 }

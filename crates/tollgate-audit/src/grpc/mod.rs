@@ -27,7 +27,7 @@ impl Access {
     }
 
     /// The same, if it has one of the permissions.
-    async fn any(&self, metadata: &MetadataMap, permissions: &[Permission]) -> Result<Arc<Entry>, Failure> {
+    pub(crate) async fn any(&self, metadata: &MetadataMap, permissions: &[Permission]) -> Result<Arc<Entry>, Failure> {
         let mut values = metadata.get_all("authorization").iter();
         let secret = values
             .next()

@@ -16,18 +16,21 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
-use tollgate_types::{ErrorCode, Failure};
-use tonic::{Code, Status, service::Routes};
+use tollgate_types::{ErrorCode, Failure, Permission};
+use tonic::{Code, Status, metadata::MetadataMap, service::Routes};
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 use url::form_urlencoded;
 
 pub use self::routes::{Body, PREFIX, ROUTES, Route};
 use self::transcode::{Call, put};
-use crate::Error;
+use crate::{Error, grpc::Access};
 
-/// The services of gRPC, and the HTTP interface to them. No body is longer than `longest` bytes.
-pub(crate) fn with_http(services: Routes, longest: usize) -> Result<Routes, Error> {
+/// Longest body of a request, in bytes; of prices another.
+const LONGEST: usize = 1 << 20;
+
+/// The services of gRPC, and the HTTP interface to them. Prices may be `longest_import` bytes long.
+pub(crate) fn with_http(services: Routes, access: &Access, longest_import: usize) -> Result<Routes, Error> {
     let pool = transcode::pool()?;
     let calls = services.clone().into_axum_router();
     let mut router = services.into_axum_router();
@@ -42,7 +45,13 @@ pub(crate) fn with_http(services: Routes, longest: usize) -> Result<Routes, Erro
             call,
             fields: fields_of(route.path).collect(),
             body: route.body,
-            longest,
+            access: access.clone(),
+            permissions: route.permissions,
+            longest: if route.call == "Prices/Import" {
+                longest_import
+            } else {
+                LONGEST
+            },
         });
         let serve = move |params: Result<RawPathParams, RawPathParamsRejection>, request: Request| async move {
             match bridge.serve(params, request).await {
@@ -77,6 +86,8 @@ struct Bridge {
     /// Those that the path names, in its order.
     fields: Vec<&'static str>,
     body: Body,
+    access: Access,
+    permissions: &'static [Permission],
     longest: usize,
 }
 
@@ -88,6 +99,9 @@ impl Bridge {
     ) -> Result<Vec<u8>, Failure> {
         let params = params.map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.body_text()))?;
         let (head, body) = request.into_parts();
+        // Before anything is read: what a stranger sends costs nothing. The call itself asks again.
+        let metadata = MetadataMap::from_headers(head.headers.clone());
+        self.access.any(&metadata, self.permissions).await?;
         let mut fields = self.fields(body).await?;
         for (name, (_, value)) in self.fields.iter().zip(&params) {
             put(&mut fields, name, self.call.value(name, value.to_owned()))?;
@@ -234,7 +248,10 @@ mod tests {
             let found = lines.any(|line| line.starts_with(&begin) && line.contains(route.call) && line.ends_with(&end));
             assert!(found, "{begin} … {end}");
         }
-        with_http(Routes::default(), 1).unwrap();
+        let config = tollgate_config::parse("", "test").unwrap();
+        let telemetry = tollgate_telemetry::Telemetry::without_logger("test", &config.telemetry).unwrap();
+        let identities = tollgate_identity::Identities::new(&config, telemetry.metrics).unwrap();
+        with_http(Routes::default(), &Access(Arc::new(identities)), 1).unwrap();
         assert_eq!(numbered("/a/{b.c}/{d}/e"), "/admin/v1/a/{0}/{1}/e");
     }
 }

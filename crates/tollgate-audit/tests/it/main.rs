@@ -7,6 +7,7 @@
 )]
 
 mod guards;
+mod keys;
 mod ledger;
 mod limits;
 mod orphans;

@@ -73,6 +73,7 @@ pub(super) fn head(body: &[u8]) -> Result<RequestView, Invalid> {
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: typed::<u64>(head.max_tokens, "max_tokens", "a positive whole number")?,
+        answers: 1,
     })
 }
 

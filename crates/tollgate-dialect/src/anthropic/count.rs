@@ -29,6 +29,7 @@ pub(crate) fn view_count(body: &[u8]) -> Result<RequestView, Invalid> {
     Ok(RequestView {
         stream: false,
         max_output_tokens: Some(0),
+        answers: 1,
         ..view
     })
 }

@@ -56,14 +56,15 @@ pub(crate) fn view(body: &[u8], model: &str, stream: bool) -> Result<RequestView
         return Err(Invalid::at("contents", "contents is not specified"));
     }
     let config = field(&request, "generationConfig");
-    let limit = config.and_then(|config| field(config, "maxOutputTokens"));
+    let count = |name| config.and_then(|config| field(config, name)).and_then(Value::as_u64);
     Ok(RequestView {
         operation: Operation::Chat,
         model: model.to_owned(),
         stream,
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
-        max_output_tokens: limit.and_then(Value::as_u64),
+        max_output_tokens: count("maxOutputTokens").filter(|most| *most > 0),
+        answers: count("candidateCount").unwrap_or(1).max(1),
     })
 }
 

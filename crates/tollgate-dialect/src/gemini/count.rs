@@ -21,6 +21,7 @@ pub(crate) fn view_count(body: &[u8], model: &str) -> Result<RequestView, Invali
     };
     Ok(RequestView {
         max_output_tokens: Some(0),
+        answers: 1,
         ..view
     })
 }

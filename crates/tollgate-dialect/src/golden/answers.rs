@@ -24,6 +24,7 @@ pub(super) fn view() -> RequestView {
         include_usage: true,
         estimated_input_tokens: 0,
         max_output_tokens: None,
+        answers: 1,
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn view(body: &[u8]) -> Result<RequestView, Invalid> {
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: Some(0),
+        answers: 1,
     })
 }
 

@@ -28,6 +28,8 @@ struct Head<'a> {
     max_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     max_completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    n: Option<&'a RawValue>,
 }
 
 /// Reads a client's request. What only the provider can judge is left to the provider.
@@ -71,7 +73,9 @@ pub(crate) fn view(body: &[u8]) -> Result<RequestView, Invalid> {
         stream,
         include_usage,
         estimated_input_tokens: scan.estimated_tokens(),
-        max_output_tokens: max_completion_tokens.or(max_tokens),
+        // Both are passed on, and which of them counts is the provider's to say. None of it is no limit.
+        max_output_tokens: max_completion_tokens.max(max_tokens).filter(|most| *most > 0),
+        answers: typed::<u64>(head.n, "n", limit)?.unwrap_or(1).max(1),
     })
 }
 

@@ -94,6 +94,7 @@ pub(crate) fn view(body: &[u8]) -> Result<RequestView, Invalid> {
         include_usage: true,
         estimated_input_tokens: scan.estimated_tokens(),
         max_output_tokens: typed::<u64>(head.max_output_tokens, "max_output_tokens", limit)?,
+        answers: 1,
     })
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Account {
     measure: Measure,
     slices: Vec<Slice>,
     pub(super) standing: Standing,
-    refused_until: Option<Instant>,
+    refused: Option<(Decimal, Instant)>,
     /// Nobody answered the last time. It is asked again without a request that waits for it.
     pub(super) away: bool,
     /// What was lacking the last time.
@@ -103,7 +103,7 @@ impl Account {
             measure,
             slices: Vec::new(),
             standing: Standing::default(),
-            refused_until: None,
+            refused: None,
             away: false,
             needed: Decimal::ZERO,
             taken: Decimal::ZERO,
@@ -164,14 +164,17 @@ impl Account {
         usable.map(Slice::left).sum()
     }
 
-    /// Whether there is no use in asking now: audit said a moment ago that there is no room, or said nothing.
-    pub(super) fn is_refused(&self, now: Instant) -> bool {
-        self.away || self.refused_until.is_some_and(|until| until > now)
+    /// Whether there is no use in asking for it now: audit said a moment ago that there is no room for so much, or said nothing.
+    pub(super) fn is_refused(&self, amount: Decimal, now: Instant) -> bool {
+        self.away
+            || self
+                .refused
+                .is_some_and(|(least, until)| until > now && amount >= least)
     }
 
     /// What to ask for to learn whether somebody answers again.
     pub(super) fn again(&mut self, now: Instant) -> Option<Ask> {
-        let due = self.away && self.refused_until.is_none_or(|until| until <= now);
+        let due = self.away && self.refused.is_none_or(|(_, until)| until <= now);
         due.then(|| self.want(self.needed, self.needed, now))
     }
 
@@ -290,14 +293,14 @@ impl Account {
         }
         if wished {
             let enough = told.granted - before >= ask.needed && told.granted > before;
-            self.refused_until = (!enough).then(|| asked + REFUSED);
+            self.refused = (!enough).then(|| (self.needed, asked + REFUSED));
         }
     }
 
     /// Nobody answered. A slice of a window that was asked for may have been granted, and is lost.
     pub(super) fn unheard(&mut self, ask: &Ask, now: Instant) {
         self.away = true;
-        self.refused_until = Some(now + AWAY);
+        self.refused = Some((Decimal::ZERO, now + AWAY));
         let grows = self.grows();
         if let Some(slice) = self
             .slices
@@ -351,7 +354,10 @@ mod tests {
         let more = account.want(usd("0.2"), usd("0.2"), now);
         assert_eq!((more.lease, more.needed), (ask.lease, usd("0.09")));
         account.told(&more, told("0.25"), now);
-        assert!(account.is_refused(now) && !account.is_refused(now + REFUSED));
+        let refused = |amount, at| account.is_refused(usd(amount), at);
+        assert!(refused("0.2", now) && refused("0.3", now) && !refused("0.2", now + REFUSED));
+        // What less is, somebody may have room for.
+        assert!(!refused("0.19", now));
         // After its time nothing is taken.
         let later = now + Duration::from_secs(15);
         assert_eq!(

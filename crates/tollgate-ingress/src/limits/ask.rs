@@ -96,7 +96,7 @@ impl Asker {
                 asks.push((*limit, ask));
             } else if let Some((least, sum)) = wanted.get(limit) {
                 // Others may have been granted what it lacked.
-                if !account.is_refused(now) && account.left(now) < *sum {
+                if !account.is_refused(*least, now) && account.left(now) < *sum {
                     let ask = account.want(*least, *sum, now);
                     asks.retain(|(_, kept)| kept.lease != ask.lease);
                     asks.push((*limit, ask));

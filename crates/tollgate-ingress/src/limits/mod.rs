@@ -224,7 +224,7 @@ impl Limits {
                 None => missing.push(Missing {
                     limit: Arc::clone(limit),
                     amount: *amount,
-                    refused: account.is_refused(now),
+                    refused: account.is_refused(*amount, now),
                     away: account.away,
                 }),
             }

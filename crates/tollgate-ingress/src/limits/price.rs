@@ -54,8 +54,8 @@ impl Prices {
     pub(super) fn expected(&self, view: &RequestView) -> (u64, u64) {
         match view.operation {
             Operation::Chat => {
-                let output = view.max_output_tokens.unwrap_or(self.assumed_output);
-                (view.estimated_input_tokens, output)
+                let output = view.most_output_tokens(Some(self.assumed_output));
+                (view.estimated_input_tokens, output.unwrap_or_default())
             }
             Operation::Embed => (view.estimated_input_tokens, 0),
             Operation::CountTokens => (0, 0),
