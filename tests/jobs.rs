@@ -1,11 +1,14 @@
 //! Durable requests: stored, tried until they end, ended once, fetched by id; and paid for once, whatever is killed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tollgate_proto::v1::{
-    self, CompleteRequest, GetJobRequest, JobPriority, JobState, ListJobsRequest, SubmitJobRequest, job,
-    jobs_client::JobsClient, submit_job_request,
+    self, CompleteRequest, GetJobRequest, JobPriority, JobState, ListJobsRequest, SubmitJobRequest, UpdateKeyRequest,
+    job, jobs_client::JobsClient, keys_client::KeysClient, submit_job_request,
 };
 use tollgate_simulator::Script;
 use tonic::{Code, transport::Channel};
@@ -706,5 +709,55 @@ async fn a_request_with_a_key_is_paid_once_at_every_door() {
     );
     let other = gateway.complete_unary(ask("other")).await.err().unwrap();
     assert_eq!(other.code(), Code::AlreadyExists);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_tried_again_under_the_rights_that_its_key_has_now() {
+    let stack = Stack::with(Script::default()).await;
+    let mut client = client(&stack).await;
+    let key = stack.issue(&["worker"]).await;
+    // Known once it is let in.
+    let begun = Instant::now();
+    let submitted = loop {
+        match client
+            .submit(bearer(job("sim-mini", "#sim:status=400", "k"), &key))
+            .await
+        {
+            Ok(submitted) => break submitted.into_inner(),
+            Err(status) => assert!(begun.elapsed() < LEASE, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    stack
+        .until("SELECT count(*) FROM jobs WHERE state <> 'waiting'", 1, LEASE)
+        .await;
+    let request = || {
+        bearer(
+            GetJobRequest {
+                id: submitted.id.clone(),
+            },
+            &key,
+        )
+    };
+    let narrower = UpdateKeyRequest {
+        key: "worker".to_owned(),
+        rights: Some(v1::Rights {
+            models: Some(v1::Names {
+                names: vec!["another".to_owned()],
+            }),
+            ..v1::Rights::default()
+        }),
+        ..UpdateKeyRequest::default()
+    };
+    let mut admin = KeysClient::new(channel(&stack.reports).await);
+    admin.update(bearer(narrower, KEY)).await.unwrap();
+    // Until ingress knows, the old rights hold, and the second job is the same however often it is asked for.
+    while let Ok(again) = client.retry(request()).await {
+        assert_ne!(again.into_inner().id, submitted.id);
+        assert!(begun.elapsed() < LEASE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.retry(request()).await.err().unwrap().code(), Code::NotFound);
     stack.stop().await;
 }

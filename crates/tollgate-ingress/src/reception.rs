@@ -200,26 +200,33 @@ impl Reception {
             let message = format!("the request body is nested deeper than {}", self.max_depth);
             return Err(Failure::new(ErrorCode::InvalidRequest, message).into());
         }
-        if Door::of(dialect).is_some_and(|door| !entry.grant.allows_door(door)) {
-            let message = "the API key may not use this door";
-            return Err(Failure::new(ErrorCode::PermissionDenied, message).into());
-        }
-        if !entry.grant.allows_lane(lane) {
-            let message = format!("the API key may not use the lane `{lane}`");
-            return Err(Failure::new(ErrorCode::PermissionDenied, message).into());
-        }
+        permitted(entry, lane, dialect)?;
         let view = tollgate_dialect::view(dialect, operation, path, body)?;
-        if !self.models.contains(&view.model) || !entry.may_use(&view.model) {
-            let failure = Failure::new(
-                ErrorCode::ModelNotFound,
-                "the model does not exist or you do not have access to it",
-            );
-            return Err(Rejection {
-                failure,
-                param: Some("model".to_owned()),
-            });
-        }
+        self.may_use(entry, &view.model).map_err(|failure| Rejection {
+            failure,
+            param: Some("model".to_owned()),
+        })?;
         Ok(view)
+    }
+
+    fn may_use(&self, entry: &Entry, model: &str) -> Result<(), Failure> {
+        if self.models.contains(model) && entry.may_use(model) {
+            return Ok(());
+        }
+        let message = "the model does not exist or you do not have access to it";
+        Err(Failure::new(ErrorCode::ModelNotFound, message))
+    }
+
+    /// Whether the key may still send what it has sent before.
+    pub(crate) fn look_again(
+        &self,
+        entry: &Entry,
+        lane: tollgate_types::Lane,
+        dialect: Dialect,
+        model: &str,
+    ) -> Result<(), Failure> {
+        permitted(entry, lane, dialect)?;
+        self.may_use(entry, model)
     }
 
     /// Reads the request and puts it on its way.
@@ -250,4 +257,17 @@ impl Reception {
         };
         Ok(self.desk.open(opening).await?)
     }
+}
+
+/// Whether the key may use the door and the lane.
+fn permitted(entry: &Entry, lane: tollgate_types::Lane, dialect: Dialect) -> Result<(), Failure> {
+    if Door::of(dialect).is_some_and(|door| !entry.grant.allows_door(door)) {
+        let message = "the API key may not use this door";
+        return Err(Failure::new(ErrorCode::PermissionDenied, message));
+    }
+    if !entry.grant.allows_lane(lane) {
+        let message = format!("the API key may not use the lane `{lane}`");
+        return Err(Failure::new(ErrorCode::PermissionDenied, message));
+    }
+    Ok(())
 }

@@ -265,8 +265,8 @@ async fn cancel(State(desk): State<JobDesk>, Path(id): Path<String>, headers: He
 
 async fn retry(State(desk): State<JobDesk>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
     let retried = async {
-        let key = key_of(&desk, &headers, &uri).await?;
-        let status = desk.retry(key, &id).await?;
+        let entry = desk.reception.authenticate_secret(&credential(&headers, &uri)?).await?;
+        let status = desk.retry(&entry, &id).await?;
         whole(&desk, &status).await
     };
     retried.await.map_or_else(refuse, |job| json(&job))

@@ -183,8 +183,8 @@ impl v1::jobs_server::Jobs for Service {
 
     async fn retry(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
         let retry = async {
-            let key = self.authenticate(request.metadata()).await?.caller.key_id;
-            let status = self.desk.retry(key, &request.get_ref().id).await?;
+            let entry = self.authenticate(request.metadata()).await?;
+            let status = self.desk.retry(&entry, &request.get_ref().id).await?;
             self.whole(status).await
         };
         retry.await.map(Response::new).map_err(refused)

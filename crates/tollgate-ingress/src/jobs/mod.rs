@@ -19,7 +19,7 @@ use tollgate_bus::{Error as BusError, Jobs, jobs::Hints};
 use tollgate_config::{Entry, schema::JobSettings};
 use tollgate_proto::v1;
 use tollgate_types::{
-    BatchId, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Lane, Millis, Operation,
+    BatchId, Caller, Dialect, ErrorCode, Failure, Job, JobEnd, JobId, KeyId, Lane, Millis, Operation,
     job::{JobStatus, Priority, Progress},
     ledger::RequestState,
 };
@@ -361,20 +361,28 @@ impl JobDesk {
         Ok(status)
     }
 
-    /// Submits the request of a job that failed or was cancelled once more.
-    pub(crate) async fn retry(&self, key: KeyId, id: &str) -> Result<JobStatus, Failure> {
+    /// Submits the request of a job that failed or was cancelled once more, under the rights that its key has now.
+    pub(crate) async fn retry(&self, entry: &Entry, id: &str) -> Result<JobStatus, Failure> {
+        let key = entry.caller.key_id;
         let JobStatus { job, progress } = self.get(key, id).await?;
         let over = matches!(&progress, Progress::Ended(end) if end.state != RequestState::Answered);
         if !over {
             let message = "only a job that ended without an answer can be tried again";
             return Err(Failure::new(ErrorCode::InvalidRequest, message));
         }
+        let model = job.view.model.as_str();
+        self.reception.look_again(entry, Lane::Jobs, job.dialect, model)?;
         let now = Millis::now();
         // The body may be stored under the old job's name; it is kept as long from its own start, so it is stored anew.
         let body = self.jobs.fetch(&job.payload).await.map_err(away)?;
         let again = named(key, Meant::RetryOf(job.id));
         let job = Job {
             id: again,
+            caller: Caller {
+                tags: job.caller.tags.clone(),
+                user: job.caller.user.clone(),
+                ..entry.caller.clone()
+            },
             payload: self.jobs.check_in(again, "request", body).await.map_err(away)?,
             submitted_at: now,
             not_before: None,
